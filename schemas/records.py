@@ -1,0 +1,133 @@
+"""Record classes of the messages between stations; each has its Avro contract in records/<name>.avsc."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+class Outcome(enum.StrEnum):
+    """How a run ended; terminal and write-once."""
+
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"  # the handler raised
+    TIMED_OUT = "timed_out"
+    OUT_OF_MEMORY = "out_of_memory"
+    CRASHED = "crashed"  # died by a signal or by os._exit
+    REFUSED = "refused"  # could not be loaded: wrong Python, missing module, key refused
+    ABANDONED = "abandoned"  # its executor died too often
+    CANCELLED = "cancelled"  # its handler was removed before it started; no email
+
+
+EXECUTOR_OUTCOMES = frozenset(
+    {
+        Outcome.SUCCEEDED,
+        Outcome.FAILED,
+        Outcome.TIMED_OUT,
+        Outcome.OUT_OF_MEMORY,
+        Outcome.CRASHED,
+        Outcome.REFUSED,
+    }
+)
+"""Outcomes that an executor may report; the others are the ledger's own."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """An invitation to claim a run; dispatched_at_ns in ns since the epoch."""
+
+    run_id: str
+    owner: str
+    runtime: str
+    hook: str
+    dispatched_at_ns: int
+
+
+@dataclass(frozen=True)
+class RunError:
+    """An exception's type (qualified name), message and traceback, as texts."""
+
+    type: str
+    message: str
+    traceback: str = ""
+
+
+@dataclass(frozen=True)
+class Upload:
+    """A file that a handler gave to upload_file: code (32 hex digits), given name, size in bytes."""
+
+    code: str
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """How one attempt ended; it counts only with the run's present lease. Times in ns since the epoch, memory in bytes."""
+
+    run_id: str
+    lease_id: str
+    outcome: Outcome
+    executor: str = ""
+    text: str = ""
+    error: RunError | None = None
+    log: str = ""
+    log_truncated: bool = False
+    uploads: tuple[Upload, ...] = ()
+    started_at_ns: int = 0
+    ended_at_ns: int = 0
+    cpu_s: float = 0.0
+    peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class DeadLetter:
+    """A message that could not be read, with its origin and the reason."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    group: str
+    reason: str
+    at_ns: int
+
+
+def to_plain(record: Task | Result | DeadLetter) -> dict[str, Any]:
+    """The record as the plain mapping that its Avro contract describes."""
+    plain = dataclasses.asdict(record)
+    if isinstance(record, DeadLetter):
+        plain["headers"] = [{"name": n, "value": v} for n, v in record.headers]
+    return plain
+
+
+def task_from(plain: Mapping[str, Any]) -> Task:
+    """A Task from a mapping that fits task.avsc."""
+    return Task(**{f.name: plain[f.name] for f in dataclasses.fields(Task)})
+
+
+def result_from(plain: Mapping[str, Any]) -> Result:
+    """A Result from a mapping that fits result.avsc.
+
+    Raises ValueError for an outcome that an executor may not report.
+    """
+    outcome = Outcome(plain["outcome"])
+    if outcome not in EXECUTOR_OUTCOMES:
+        raise ValueError(f"outcome {outcome.value!r} is not for an executor to report")
+    values = {f.name: plain[f.name] for f in dataclasses.fields(Result)}
+    values["outcome"] = outcome
+    values["error"] = RunError(**plain["error"]) if plain["error"] else None
+    values["uploads"] = tuple(Upload(**upload) for upload in plain["uploads"])
+    return Result(**values)
+
+
+def dead_letter_from(plain: Mapping[str, Any]) -> DeadLetter:
+    """A DeadLetter from a mapping that fits dead_letter.avsc."""
+    values = {f.name: plain[f.name] for f in dataclasses.fields(DeadLetter)}
+    values["headers"] = tuple((h["name"], h["value"]) for h in plain["headers"])
+    return DeadLetter(**values)
