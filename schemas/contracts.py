@@ -1,0 +1,72 @@
+"""The Avro contracts: every .avsc of this folder, parsed once, found by name or by fingerprint."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
+
+HERE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Contract:
+    """One Avro schema.
+
+    name: the hook's or the record's name, for instance 'ctingress.on_complete' or 'task'.
+    raw: the .avsc as JSON; parsed: fastavro's form of it.
+    fingerprint: CRC-64-AVRO of the parsing canonical form, 8 bytes, little-endian (Avro 1.11, single-object encoding).
+    """
+
+    name: str
+    raw: Mapping[str, Any]
+    parsed: Any
+    fingerprint: bytes
+
+
+def contract_of(name: str, raw: Mapping[str, Any]) -> Contract:
+    """The Contract of a schema given as JSON; raises fastavro's SchemaParseException when it is none."""
+    canonical = to_parsing_canonical_form(raw)
+    # fastavro prints the CRC's bytes in the order in which single-object encoding sends them
+    return Contract(name, raw, parse_schema(dict(raw)), bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO")))
+
+
+def _load(folder: str) -> dict[str, Contract]:
+    paths = sorted((HERE / folder).glob("*.avsc"))
+    return {
+        p.name.removesuffix(".avsc"): contract_of(p.name.removesuffix(".avsc"), json.loads(p.read_text()))
+        for p in paths
+    }
+
+
+@cache
+def contracts() -> Mapping[str, Contract]:
+    """Every contract by name: hooks and records."""
+    return {**_load("hooks"), **_load("records")}
+
+
+@cache
+def by_fingerprint() -> Mapping[bytes, Contract]:
+    """Every contract by fingerprint, those of earlier versions (history/<name>/<n>.avsc) too."""
+    known = {c.fingerprint: c for c in contracts().values()}
+    for path in sorted((HERE / "history").glob("*/*.avsc")):
+        old = contract_of(path.parent.name, json.loads(path.read_text()))
+        known.setdefault(old.fingerprint, old)
+    return known
+
+
+@cache
+def hook_names() -> tuple[str, ...]:
+    """The hooks that there are, sorted: one file each in hooks/."""
+    return tuple(sorted(p.name.removesuffix(".avsc") for p in (HERE / "hooks").glob("*.avsc")))
+
+
+@cache
+def documented_arguments(hook: str) -> tuple[str, ...]:
+    """The keyword arguments that every handler of the hook gets: the contract's fields but those marked when_named."""
+    return tuple(f["name"] for f in contracts()[hook].raw["fields"] if not f.get("when_named"))
