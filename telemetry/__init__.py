@@ -1,0 +1,1 @@
+"""The gauges: every metric declared once, logs, health. Imports nothing of ours."""

@@ -1,0 +1,66 @@
+"""Every Prometheus metric, declared once. The attribute is the metric's name without its prefix, eventproc_.
+
+Units are base units (seconds, bytes). Labels are bounded: hooks, topics, runtimes, outcomes; never a run, an owner or a handler.
+Naming follows https://prometheus.io/docs/practices/naming/.
+"""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+ROUND_TRIP = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+WAITING = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 1800.0, 7200.0)
+RUNNING = (0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 4 * 3600.0, 12 * 3600.0)
+
+# the belt
+messages_total = Counter(
+    "eventproc_messages_total", "Messages taken from Kafka, by what became of them", ["topic", "outcome"]
+)
+dead_letters_total = Counter("eventproc_dead_letters_total", "Messages moved to the dead letters")
+consumer_lag = Gauge(
+    "eventproc_consumer_lag", "Messages not yet taken, over this process's partitions", ["group", "topic"]
+)
+
+# ingress
+archives_total = Counter("eventproc_archives_total", "COMTRADE archives, by how their ingress ended", ["outcome"])
+
+# dispatcher
+events_dispatched_total = Counter("eventproc_events_dispatched_total", "Events dispatched for the first time", ["hook"])
+# not eventproc_runs_created_total: OpenMetrics keeps that name for the time at which eventproc_runs_total was created
+runs_created_total = Counter("eventproc_runs_queued_total", "Runs made for matching handlers", ["hook"])
+dispatch_seconds = Histogram(
+    "eventproc_dispatch_seconds", "From a batch of events to its invitations", buckets=ROUND_TRIP
+)
+tasks_total = Counter("eventproc_tasks_total", "Invitations sent", ["runtime"])
+leases_lost_total = Counter("eventproc_leases_lost_total", "Runs freed because their lease had ended")
+
+# executor
+claims_total = Counter("eventproc_claims_total", "Claims answered", ["answer"])
+slots = Gauge("eventproc_slots", "Handlers that may run at a time in this executor")
+slots_busy = Gauge("eventproc_slots_busy", "Handlers that are running", ["runtime"])
+warm_children = Gauge("eventproc_warm_children", "Children made ready ahead", ["runtime"])
+sandbox_layer = Gauge(
+    "eventproc_sandbox_layer", "1: the layer of the sandbox is on; 0: it cannot be had here", ["layer"]
+)
+queue_wait_seconds = Histogram("eventproc_queue_wait_seconds", "From a run's queueing to its claim", buckets=WAITING)
+handler_start_seconds = Histogram(
+    "eventproc_handler_start_seconds", "From the task in hand to the handler's first line", buckets=ROUND_TRIP
+)
+runs_total = Counter("eventproc_runs_total", "Attempts that ended in this executor", ["runtime", "outcome"])
+run_seconds = Histogram("eventproc_run_seconds", "How long handlers ran", ["runtime"], buckets=RUNNING)
+
+# notifier
+results_total = Counter(
+    "eventproc_results_total", "Results taken: closed, or stale (not of the present lease)", ["outcome"]
+)
+emails_total = Counter("eventproc_emails_total", "Attempts to send an email: sent, postponed, given_up", ["outcome"])
+emails_pending = Gauge("eventproc_emails_pending", "Emails taken from the outbox and not yet settled by this process")
+email_seconds = Histogram("eventproc_email_seconds", "Handing one email to the SMTP server", buckets=ROUND_TRIP)
+
+# registry and ledger
+ledger_seconds = Histogram("eventproc_ledger_seconds", "Transactions of the ledger", ["operation"], buckets=ROUND_TRIP)
+grpc_requests_total = Counter("eventproc_grpc_requests_total", "gRPC calls answered", ["method", "code"])
+grpc_seconds = Histogram("eventproc_grpc_seconds", "gRPC calls, from request to answer", ["method"], buckets=ROUND_TRIP)
+
+# every process
+last_turn_age_seconds = Gauge("eventproc_last_turn_age_seconds", "Since the main loop last turned")
