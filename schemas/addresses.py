@@ -35,7 +35,7 @@ def allowed(address: str, domains: str) -> bool:
     subdomains, * every domain; empty: nobody may be written to.
     """
     domain = address.rpartition("@")[2].lower()
-    for rule in (part.strip().lower() for part in domains.split(",")):
+    for rule in filter(None, (part.strip().lower() for part in domains.split(","))):
         if rule == "*" or rule == domain:
             return True
         if rule.startswith("*.") and domain.endswith(rule[1:]) and domain != rule[1:]:
