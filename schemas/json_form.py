@@ -7,6 +7,13 @@ import binascii
 from collections.abc import Mapping
 from typing import Any
 
+WORDS = {
+    "string": "text",
+    "boolean": "true or false",
+    "double": "a number",
+    "int": "a whole number",
+    "long": "a whole number",
+}
 BOUNDS = {"int": (-(2**31), 2**31 - 1), "long": (-(2**63), 2**63 - 1)}
 
 
@@ -86,7 +93,7 @@ def _fit_plain(kind: str, given: Any, where: str) -> Any:
             raise _wrong(where, "base64 text", given) from None
     if kind == "null" and given is None:
         return None
-    raise _wrong(where, {"string": "text", "boolean": "true or false", "double": "a number"}.get(kind, kind), given)
+    raise _wrong(where, WORDS.get(kind, kind), given)
 
 
 def _whole(kind: str, given: Any, where: str) -> int:

@@ -1,0 +1,54 @@
+# What people and CI type. Bare `make` explains.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo up down test test-all lint lock bench-latency clean
+
+help:
+	@echo "make demo            the whole story on this machine: archive in, handlers run, emails out"
+	@echo "make demo FILE=some.zip TAGS=a,b   the same with your own COMTRADE archive"
+	@echo "make up / make down  the same stack left running; source .devstack/env to use it"
+	@echo "make test            all tests (make test-all: the slow ones too)"
+	@echo "make lint            ruff, mypy --strict, import-linter"
+	@echo "make bench-latency   published event -> handler's first line; writes bench/results/latency.json"
+	@echo "make lock            pins requirements/all.in anew into requirements/all.txt"
+	@echo "make clean           removes .venv, .devstack and .cache"
+
+$(STAMP): requirements/all.txt client/pyproject.toml devstack/install
+	@PYTHON="$(PYTHON)" devstack/install $(VENV)
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/python -m devstack demo $(if $(FILE),--file "$(FILE)") $(if $(TAGS),--tags "$(TAGS)")
+
+up: $(STAMP)
+	@$(BIN)/python -m devstack up
+
+down: $(STAMP)
+	@$(BIN)/python -m devstack down
+
+test: $(STAMP)
+	@$(BIN)/python -m devstack fetch
+	@$(BIN)/python -m pytest -q -m "not slow"
+
+test-all: $(STAMP)
+	@$(BIN)/python -m devstack fetch
+	@$(BIN)/python -m pytest -q
+
+lint: $(STAMP)
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+	@$(BIN)/mypy .
+	@$(BIN)/lint-imports
+
+lock: $(STAMP)
+	@$(BIN)/python -m devstack lock
+
+bench-latency: $(STAMP)
+	@$(BIN)/python -m bench.latency
+
+clean:
+	rm -rf $(VENV) .devstack .cache

@@ -1,0 +1,79 @@
+"""python -m devstack demo|up|down|fetch|lock: what the Makefile calls."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from devstack import kafka, tell
+from devstack.demo import StoryFailed, demo
+from devstack.run import NotUp, bring_down, bring_up, supervise
+from devstack.supervisor import StartFailed
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 when it went well; 1 with one clear reason on stderr when not; 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="devstack", description=__doc__)
+    parser.add_argument(
+        "--state", type=Path, default=ROOT / ".devstack", help="folder of the stack (default: .devstack)"
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    show = verbs.add_parser("demo", help="the whole story, from archive to email")
+    show.add_argument("--file", type=Path, help="a COMTRADE archive (.zip) of your own")
+    show.add_argument("--tags", default="", help="tags for it, comma-separated")
+    verbs.add_parser("up", help="start the stack and leave it running")
+    verbs.add_parser("down", help="stop it")
+    verbs.add_parser("supervise", help="run the stack in the foreground (up does this in the background)")
+    verbs.add_parser("fetch", help="bring what Kafka needs to this machine")
+    verbs.add_parser("lock", help="pin requirements/all.in anew")
+    given = parser.parse_args(arguments)
+    try:
+        return _do(given)
+    except KeyboardInterrupt:
+        tell.problem("stopped by Ctrl-C; everything it had started is gone")
+        return 130
+    except (StoryFailed, StartFailed, NotUp, kafka.NoKafka, OSError, subprocess.CalledProcessError) as error:
+        tell.problem(str(error))
+        return 1
+
+
+def _do(given: argparse.Namespace) -> int:
+    if given.verb == "demo":
+        return demo(given.state, given.file, tuple(t.strip() for t in given.tags.split(",") if t.strip()))
+    if given.verb == "up":
+        return bring_up(given.state)
+    if given.verb == "down":
+        return bring_down(given.state)
+    if given.verb == "supervise":
+        return supervise(given.state)
+    if given.verb == "fetch":
+        kafka.fetch(tell.progress)
+        return 0
+    return _lock()
+
+
+def _lock() -> int:
+    """uv resolves for every platform at once and writes no index address; it is not needed otherwise, so it is not kept."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        subprocess.run([f"{folder}/bin/pip", "install", "-q", "uv"], check=True)
+        uv = shutil.which("uv", path=f"{folder}/bin") or "uv"
+        subprocess.run(
+            [uv, "pip", "compile", "-q", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url",
+             "--no-header", "--no-annotate", "requirements/all.in", "-o", "requirements/all.txt"],
+            check=True,
+            cwd=ROOT,
+            env={**os.environ, "UV_NATIVE_TLS": "true"},
+        )  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

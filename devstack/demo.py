@@ -1,0 +1,39 @@
+"""make demo: a stack of its own, the story on it, everything gone afterwards."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+
+from devstack import kafka, tell
+from devstack.stack import Stack
+from devstack.story import Story, StoryFailed
+
+__all__ = ["StoryFailed", "demo"]
+
+
+def demo(state: Path, archive: Path | None, tags: tuple[str, ...]) -> int:
+    """Runs the story; archive and tags: the person's own, else the project's sample. Raises StoryFailed with the reason."""
+    if archive is not None and not archive.is_file():
+        raise StoryFailed(f"there is no file {archive}")
+    began = time.monotonic()
+    kafka.fetch(tell.progress)
+    folder = state / f"demo-{os.getpid()}"
+    stack = Stack(folder)
+    try:
+        stack.start(tell.progress)
+        tell.progress(f"everything is up after {time.monotonic() - began:.0f} s")
+        Story(stack, folder).run(archive, tags)
+    except StoryFailed as error:
+        stack.stop()
+        raise StoryFailed(f"{error}\n  what each process said is in {folder / 'logs'}") from error
+    except BaseException:
+        stack.stop()
+        raise
+    tell.progress("stopping everything")
+    stack.stop()
+    shutil.rmtree(folder)
+    tell.well(f"The story went as it should, in {time.monotonic() - began:.0f} s. Nothing is left running.")
+    return 0

@@ -1,0 +1,161 @@
+"""The whole system on one machine: every process with its environment, in the order in which they start."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+
+from devstack import kafka
+from devstack.layout import METRICS, RUNTIME, Layout, prepare
+from devstack.supervisor import Process, Supervisor
+
+ROOT = Path(__file__).resolve().parent.parent
+LEASE_S = 20.0  # short, so that a kill -9 of the executor is made good while somebody watches
+
+Progress = Callable[[str], None]
+
+
+class Stack:
+    """A stack under one state folder. start() blocks until every part answers; stop() ends all of it."""
+
+    def __init__(self, state: Path) -> None:
+        self.layout: Layout = prepare(state)
+        self.supervisor = Supervisor(self.layout.state)
+        self._kafka = kafka.command(self.layout.state / "kafka", self.layout.address)
+        self.bootstrap = self._kafka.bootstrap
+
+    def start(self, progress: Progress) -> None:
+        """Starts all parts in order, telling progress of each; raises the supervisor's error naming the part that did not."""
+        if self._kafka.argv:
+            self.supervisor.add(Process("kafka", self._kafka.argv, self._kafka.env, ready=self._kafka.ready))
+        for process in self._processes():
+            self.supervisor.add(process)
+        self.supervisor.start(progress)
+        env = self.layout.notebook_env(self.bootstrap)
+        lines = [
+            "# source this file to use the stack",
+            *(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
+        ]
+        self.layout.env_file.touch(mode=0o600)
+        self.layout.env_file.write_text("\n".join(lines) + "\n")
+
+    def stop(self) -> None:
+        """Ends every process, the last started first; blocks until they are gone."""
+        self.supervisor.stop()
+
+    def _processes(self) -> list[Process]:
+        return [self._btrdb(), self._mail(), self._registry(), self._dispatcher(), self._executor(), self._notifier()]
+
+    def _shared(self, station: str) -> dict[str, str]:
+        known = {
+            name: os.environ[name]
+            for name in ("PATH", "HOME", "LANG", "TMPDIR", "EVENTPROC_LOG_LEVEL")
+            if name in os.environ
+        }
+        kafka_settings = {name: value for name, value in os.environ.items() if name.startswith("EVENTPROC_KAFKA_")}
+        shared = {
+            **known,
+            **kafka_settings,
+            "PYTHONUNBUFFERED": "1",
+            "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
+            "EVENTPROC_KAFKA_REPLICATION": os.environ.get("EVENTPROC_KAFKA_REPLICATION", "1"),
+            "EVENTPROC_METRICS_HOST": self.layout.address,
+            "EVENTPROC_LEASE_S": str(LEASE_S),
+            "EVENTPROC_MAIL_DOMAINS": os.environ.get("EVENTPROC_MAIL_DOMAINS", "*"),
+            "REGISTRY_RUNTIMES": RUNTIME,
+        }
+        if station in METRICS:
+            shared["EVENTPROC_METRICS_PORT"] = str(METRICS[station])
+        return shared
+
+    def _station(self, name: str, env: dict[str, str], ledger: bool = True) -> Process:
+        if ledger:
+            env["EVENTPROC_LEDGER_URL"] = self.layout.ledger_url
+        url = f"http://{self.layout.address}:{METRICS[name]}/readyz"
+        return Process(
+            name, [sys.executable, "-m", name], {**self._shared(name), **env}, ready=lambda: _answers_ok(url), cwd=ROOT
+        )
+
+    def _btrdb(self) -> Process:
+        layout, tls = self.layout, self.layout.certificates
+        env = {
+            **self._shared("btrdb"),
+            "DEVSTACK_BTRDB_ADDRESS": layout.address,
+            "DEVSTACK_BTRDB_PORT": "4411",
+            "DEVSTACK_BTRDB_DATA": str(layout.state / "btrdb"),
+            "DEVSTACK_BTRDB_CERT": str(tls.cert),
+            "DEVSTACK_BTRDB_KEY": str(tls.key),
+            "DEVSTACK_BTRDB_CA": str(tls.ca),
+            "DEVSTACK_BTRDB_KEYS_FILE": str(layout.state / "keys.json"),
+            "DEVSTACK_BTRDB_REGISTRY": layout.at("registry"),
+        }
+        argv = [sys.executable, "-m", "devstack.btrdb"]
+        return Process("btrdb", argv, env, ready=lambda: _listens(layout.at("btrdb")), cwd=ROOT)
+
+    def _mail(self) -> Process:
+        layout = self.layout
+        host, _, port = layout.at("smtp").partition(":")
+        argv = [sys.executable, "-m", "devstack.mail", "--host", host, "--port", port, "--folder", str(layout.mail)]
+        return Process("mail", argv, self._shared("mail"), ready=lambda: _listens(layout.at("smtp")), cwd=ROOT)
+
+    def _registry(self) -> Process:
+        layout, tls = self.layout, self.layout.certificates
+        return self._station(
+            "registry",
+            {
+                "REGISTRY_LISTEN": layout.at("registry"),
+                "REGISTRY_INTERNAL_LISTEN": layout.at("executors"),
+                "REGISTRY_CERT": str(tls.cert),
+                "REGISTRY_KEY": str(tls.key),
+                "REGISTRY_KEYS_FILE": str(layout.state / "keys.json"),
+                "REGISTRY_TOKENS_FILE": str(layout.state / "service-token"),
+                "EVENTPROC_SEAL_KEYS_FILE": str(layout.state / "seal-keys"),
+            },
+        )
+
+    def _dispatcher(self) -> Process:
+        return self._station("dispatcher", {"SWEEPER_REINVITE_AFTER_S": "5"})
+
+    def _executor(self) -> Process:
+        layout, tls = self.layout, self.layout.certificates
+        env = {
+            "EXECUTOR_RUNTIMES": f"{RUNTIME}={sys.executable}",
+            "EXECUTOR_REGISTRY": layout.at("executors"),
+            "EXECUTOR_REGISTRY_CA": str(tls.ca),
+            "EXECUTOR_TOKEN_FILE": str(layout.state / "service-token"),
+            "EXECUTOR_BTRDB_ENDPOINT": layout.at("btrdb"),
+            "EXECUTOR_BTRDB_CA_BUNDLE": str(tls.ca),
+            "EXECUTOR_DOWNLOADS_ENDPOINT": "downloads.example.com",
+            "EXECUTOR_MEMORY_BYTES": str(1 << 30),
+            "EXECUTOR_RENEW_S": str(LEASE_S / 4),
+            "EXECUTOR_GRACE_S": "10",
+        }
+        return self._station("executor", env, ledger=False)
+
+    def _notifier(self) -> Process:
+        host, _, port = self.layout.at("smtp").partition(":")
+        env = {"NOTIFIER_SMTP_HOST": host, "NOTIFIER_SMTP_PORT": port, "NOTIFIER_SMTP_SECURITY": "none"}
+        return self._station("notifier", {**env, "NOTIFIER_FROM": "eventproc@example.com"})
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.partition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+def _answers_ok(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except (urllib.error.URLError, OSError):
+        return False

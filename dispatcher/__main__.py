@@ -1,0 +1,80 @@
+"""python -m dispatcher: reads settings, wires, runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import uuid
+
+import structlog
+
+from dispatcher.dispatch import Dispatch
+from dispatcher.settings import DispatcherSettings, SweeperSettings
+from dispatcher.sweep import Sweeper, guarded
+from ledger import Ledger
+from ledger.settings import LeaseSettings
+from schemas.contracts import hook_names
+from schemas.topics import topics
+from stream import loop
+from stream.connect import open_broker
+from stream.settings import StreamSettings
+from telemetry import logs
+from telemetry.health import Health
+from telemetry.settings import TelemetrySettings
+
+
+def main() -> int:
+    """Runs until SIGTERM or SIGINT; 1 when the sweeper broke down."""
+    settings, sweeping = DispatcherSettings(), SweeperSettings()  # type: ignore[call-arg]
+    logs.setup("dispatcher")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    health = Health("dispatcher")
+    TelemetrySettings().serve(health)
+    ledger = Ledger.open(settings.ledger_url)
+    broker = open_broker(StreamSettings())
+    loop.until_ready(ledger.migrate, health, "ledger", stop)
+    admin = broker.admin()
+    stream_settings = StreamSettings()
+    loop.until_ready(
+        lambda: admin.ensure_topics(
+            topics(sweeping.runtime_names()), stream_settings.replication, stream_settings.max_message_bytes
+        ),
+        health,
+        "kafka",
+        stop,
+    )
+    failures: list[BaseException] = []
+
+    def broke(error: BaseException) -> None:
+        failures.append(error)
+        stop.set()
+
+    sweeper = Sweeper(ledger, broker.producer(), admin, LeaseSettings().rules(), sweeping, uuid.uuid4().hex)
+    thread = threading.Thread(target=guarded(lambda: sweeper.run(stop, health), broke), name="sweeper", daemon=True)
+    thread.start()
+    producer = broker.producer()
+    consumer = broker.consumer(hook_names(), settings.group, instance=settings.instance)
+    step = Dispatch(ledger, producer, settings.flush_timeout_s)
+    loop.run(
+        consumer,
+        step,
+        dead_letters=producer,
+        group=settings.group,
+        health=health,
+        stop=stop,
+        max_records=settings.max_records,
+    )
+    consumer.close()
+    thread.join(timeout=10)
+    broker.close()
+    ledger.close()
+    if failures:
+        structlog.get_logger().error("the sweeper broke down", error=repr(failures[0]))
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Event -> matching handlers, frozen -> runs in the ledger -> one invitation each."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from dispatcher.invite import invite
+from dispatcher.match import TagIndex
+from ledger import Ledger
+from ledger.events import Invitation, Match, record_events
+from ledger.handlers import matchable, revision
+from schemas.errors import InvalidMessage
+from schemas.events import Event, read_event
+from stream.broker import Producer
+from stream.loop import Rejected
+from stream.messages import Message
+from telemetry import metrics
+
+log = structlog.get_logger()
+
+
+class Dispatch:
+    """The dispatcher's step of the processing loop; keeps the tag index of the last revision it saw."""
+
+    def __init__(self, ledger: Ledger, producer: Producer, flush_timeout_s: float = 10.0) -> None:
+        self._ledger = ledger
+        self._producer = producer
+        self._flush_timeout_s = flush_timeout_s
+        self._index = TagIndex((), revision=-1)
+
+    def handle(self, batch: Sequence[Message]) -> Sequence[Rejected]:
+        """Freezes the matches of every event of the batch, makes their runs, invites.
+
+        When it returns, all that follows from the batch is durable: its offsets may be committed. An event that was here before
+        gets the same runs, and those still waiting are invited again. Returns what could not be read.
+        Raises TryLater when the ledger or the broker is away.
+        """
+        began = time.monotonic()
+        rejected: list[Rejected] = []
+        events: list[tuple[Event, Message]] = []
+        for message in batch:
+            try:
+                events.append((read_event(message.topic, message.value, message.headers), message))
+            except InvalidMessage as error:
+                rejected.append(Rejected(message, error.reason))
+        if events:
+            self._dispatch(events)
+            metrics.dispatch_seconds.observe(time.monotonic() - began)
+        return rejected
+
+    def _dispatch(self, events: Sequence[tuple[Event, Message]]) -> None:
+        with self._ledger.write() as session:
+            # read after the batch was fetched: no handler registered before an event was published can be missed
+            now = revision(session)
+            if now != self._index.revision:
+                self._index = TagIndex(matchable(session), now)
+            dispatches = [(event, self._matches(event)) for event, _ in events]
+            recorded = record_events(session, dispatches)
+        invitations: list[Invitation] = []
+        traces: dict[str, bytes] = {}
+        for (event, message), record in zip(events, recorded, strict=True):
+            invitations.extend(record.invitations)
+            trace = dict(message.headers).get("traceparent")
+            if trace is not None:
+                traces.update((invitation.run_id, trace) for invitation in record.invitations)
+            self._tell(event, record.new, len(record.invitations))
+        invite(self._producer, invitations, traces, self._flush_timeout_s)
+
+    def _matches(self, event: Event) -> list[Match]:
+        return [
+            Match(m.handler.handler_id, m.handler.version, m.handler.owner, m.handler.runtime)
+            for m in self._index.match(event)
+        ]
+
+    @staticmethod
+    def _tell(event: Event, new: bool, runs: int) -> None:
+        if new:
+            metrics.events_dispatched_total.labels(hook=event.hook).inc()
+            metrics.runs_created_total.labels(hook=event.hook).inc(runs)
+        log.info(
+            "dispatched" if new else "dispatched before",
+            hook=event.hook,
+            request_id=event.request_id,
+            tags=event.tags,
+            runs=runs,
+        )

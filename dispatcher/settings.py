@@ -1,0 +1,41 @@
+"""The dispatcher's own options, from the environment."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class DispatcherSettings(BaseSettings):
+    """EVENTPROC_LEDGER_URL is shared with the other stations that keep the ledger."""
+
+    model_config = SettingsConfigDict(env_prefix="DISPATCHER_")
+
+    ledger_url: str = Field(
+        validation_alias="EVENTPROC_LEDGER_URL", description="sqlite:////path or postgresql+psycopg://..."
+    )
+    group: str = "eventproc-dispatcher"
+    instance: str | None = Field(None, description="static membership: a name that stays over restarts")
+    max_records: int = Field(200, ge=1, description="events in one transaction")
+    flush_timeout_s: float = Field(10.0, gt=0)
+
+
+class SweeperSettings(BaseSettings):
+    """How the sweeper goes about it; lease rules are LeaseSettings, shared with the registry."""
+
+    model_config = SettingsConfigDict(env_prefix="SWEEPER_")
+
+    every_s: float = Field(1.0, gt=0, description="pause between turns")
+    per_owner: int = Field(100, ge=1, description="invitations that may be out per owner and runtime")
+    at_most: int = Field(1000, ge=1, description="invitations in one turn")
+    reinvite_after_s: float = Field(
+        30.0, gt=0, description="an invitation that nobody took up is said again after this"
+    )
+    unserved_after_s: float = Field(3600.0, gt=0, description="a run whose runtime nobody serves is refused after this")
+    runtimes: str = Field("", validation_alias="REGISTRY_RUNTIMES", description="served runtimes, comma-separated")
+    notifier_group: str = "eventproc-notifier"
+    flush_timeout_s: float = Field(10.0, gt=0)
+
+    def runtime_names(self) -> tuple[str, ...]:
+        """The runtimes served, as names."""
+        return tuple(name.strip() for name in self.runtimes.split(",") if name.strip())

@@ -1,0 +1,112 @@
+"""The sweeper: invites again what is due, frees runs whose lease has ended, closes what nobody can run. One is active."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from dispatcher.invite import invite
+from dispatcher.settings import SweeperSettings
+from ledger import Ledger, sweeper
+from ledger.claims import Rules
+from ledger.engine import now_ms
+from schemas.errors import TryLater
+from schemas.topics import RESULTS
+from stream.broker import Admin, Producer
+from telemetry import metrics
+from telemetry.health import Health
+
+log = structlog.get_logger()
+
+Offsets = Mapping[int, int]
+
+
+class Sweeper:
+    """One turn after another, each a few short transactions. Safe to run in every dispatcher: a database lock elects one."""
+
+    def __init__(
+        self, ledger: Ledger, producer: Producer, admin: Admin, rules: Rules, settings: SweeperSettings, boot_id: str
+    ) -> None:
+        """rules: as the registry has them; boot_id: of this process, the sweeper's name in the election."""
+        self._ledger = ledger
+        self._producer = producer
+        self._admin = admin
+        self._rules = rules
+        self._settings = settings
+        self._boot_id = boot_id
+        self._seen: dict[str, Offsets] = {}  # run whose lease has ended -> the results topic's end, read after that
+
+    def run(self, stop: threading.Event, health: Health) -> None:
+        """Turns until stop is set; blocks. A dependency that is away is waited for; anything else is raised."""
+        wait = self._settings.every_s
+        while not stop.wait(wait):
+            try:
+                self.turn()
+                health.ready("sweeper", True)
+                wait = self._settings.every_s
+            except TryLater as error:
+                health.ready("sweeper", False, error.reason)
+                wait = max(min(wait * 2, 10.0), error.after_s)
+
+    def turn(self) -> None:
+        """One turn; does nothing when another sweeper leads. Raises TryLater."""
+        with self._ledger.write() as session:
+            if not sweeper.lead(session, "sweeper", self._boot_id, self._settings.every_s * 5 + 10):
+                self._seen.clear()
+                return
+        self._free_ended()
+        with self._ledger.write() as session:
+            closed = sweeper.unserved(session, set(self._settings.runtime_names()), self._settings.unserved_after_s)
+            due = sweeper.due(
+                session,
+                self._settings.per_owner,
+                self._settings.at_most,
+                reinvite_after_s=self._settings.reinvite_after_s,
+            )
+        if closed:
+            log.warning("refused: no executor serves their runtime", runs=closed)
+        invite(self._producer, due, {}, self._settings.flush_timeout_s)
+        if due:
+            log.info("invited again", runs=len(due))
+
+    def _free_ended(self) -> None:
+        with self._ledger.read() as session:
+            ended = set(sweeper.ended_leases(session))
+            answering_since = sweeper.answering_since_ms(session)
+            now = now_ms(session)
+        self._seen = {run_id: ends for run_id, ends in self._seen.items() if run_id in ended}
+        if not ended:
+            return
+        fresh = ended - self._seen.keys()
+        if fresh:
+            ends = self._admin.end_offsets(RESULTS)
+            self._seen.update((run_id, ends) for run_id in fresh)
+        if answering_since is None or now - answering_since < self._rules.lease_s * 1000:
+            return  # executors could not have renewed: nobody's lease counts as ended yet
+        consumed = self._admin.committed(self._settings.notifier_group, RESULTS)
+        free = [run_id for run_id, ends in self._seen.items() if _reached(consumed, ends)]
+        if not free:
+            return  # a result of theirs may still be on its way to the notifier
+        with self._ledger.write() as session:
+            freed = sweeper.free_ended(session, free, self._rules)
+        metrics.leases_lost_total.inc(freed)
+        log.warning("freed runs whose lease had ended", runs=freed)
+
+
+def _reached(consumed: Offsets, ends: Offsets) -> bool:
+    return all(consumed.get(partition, 0) >= end for partition, end in ends.items())
+
+
+def guarded(work: Callable[[], None], failed: Callable[[BaseException], None]) -> Callable[[], None]:
+    """The work for a thread whose failure must stop the process: failed is told what was raised."""
+
+    def run() -> None:
+        try:
+            work()
+        except BaseException as error:
+            failed(error)
+            raise
+
+    return run

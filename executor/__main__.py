@@ -1,0 +1,83 @@
+"""python -m executor: reads settings, wires, runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import uuid
+
+from executor.ask import Registry
+from executor.execute import Execute
+from executor.sandbox.job import Access
+from executor.sandbox.runtime import Runtime, SandboxedRuntime
+from executor.settings import ExecutorSettings, available_memory, check_memory
+from schemas.topics import tasks_topic
+from stream import loop
+from stream.connect import open_broker
+from stream.settings import StreamSettings
+from telemetry import logs, metrics
+from telemetry.health import Health
+from telemetry.settings import TelemetrySettings
+
+
+def main() -> int:
+    """Runs until SIGTERM or SIGINT, then lets begun runs finish within the grace time."""
+    settings = ExecutorSettings()  # type: ignore[call-arg]
+    interpreters = settings.interpreters()
+    check_memory(settings, available_memory())
+    logs.setup("executor")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    health = Health("executor")
+    TelemetrySettings().serve(health)
+    runtimes = _start_runtimes(settings, interpreters)
+    registry = Registry(
+        settings.registry,
+        lambda: settings.token_file.read_text().strip(),
+        settings.registry_ca,
+        settings.registry_timeout_s,
+        settings.answer_bytes,
+    )
+    broker = open_broker(StreamSettings())
+    producer = broker.producer()
+    step = Execute(settings, registry, producer, runtimes, uuid.uuid4().hex)
+    done = threading.Event()
+    renewer = threading.Thread(target=step.leases.run, args=(done,), name="renewer", daemon=True)
+    renewer.start()
+    consumer = broker.consumer([tasks_topic(name) for name in interpreters], settings.group, instance=settings.instance)
+    loop.run(
+        consumer,
+        step,
+        dead_letters=producer,
+        group=settings.group,
+        health=health,
+        stop=stop,
+        room=step.free_slots,
+        wait_for_room=step.wait_for_slot,
+    )
+    consumer.close()  # others take over our partitions while begun runs go on
+    step.stop(settings.grace_s)
+    done.set()
+    for runtime in runtimes.values():
+        runtime.close()
+    registry.close()
+    broker.close()
+    return 0
+
+
+def _start_runtimes(settings: ExecutorSettings, interpreters: dict[str, object]) -> dict[str, SandboxedRuntime]:
+    access = Access(settings.btrdb_endpoint, settings.btrdb_ca_bundle, settings.downloads_endpoint)
+    runtimes = {}
+    for name, python in interpreters.items():
+        runtime = SandboxedRuntime(Runtime(name, python), access, warm=settings.warm)
+        runtime.start()
+        for layer, state in runtime.layers.items():
+            metrics.sandbox_layer.labels(layer=layer).set(1 if state == "on" else 0)
+        runtimes[name] = runtime
+    return runtimes
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""Task -> claim -> sandboxed run -> result. The step of the executor's processing loop, and the threads behind its slots."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+import structlog
+
+from executor.ask import Blobs, NoSuchBlob, Registry
+from executor.lease import Leases
+from executor.sandbox.job import BtrdbAway, Ended, Job, Limits, SandboxLost
+from executor.sandbox.runtime import SandboxedRuntime
+from executor.settings import ExecutorSettings
+from schemas.contracts import documented_arguments
+from schemas.encoding import AVRO_TYPE, decode, encode
+from schemas.errors import InvalidMessage, TryLater
+from schemas.generated import executorapi_pb2 as api
+from schemas.records import Outcome, Result, RunError, Task, Upload, task_from, to_plain
+from schemas.topics import RESULTS
+from stream.broker import Producer
+from stream.loop import Rejected
+from stream.messages import Message
+from telemetry import metrics
+from telemetry.logs import bound
+
+log = structlog.get_logger()
+
+REMEMBERED = 10_000
+
+T = TypeVar("T")
+
+
+class LeaseGone(Exception):
+    """The run is no longer ours: whatever comes of it does not count."""
+
+
+class Execute:
+    """Claims tasks as slots are free and runs each claimed one in a thread of its own; never holds an offset for a handler."""
+
+    def __init__(
+        self,
+        settings: ExecutorSettings,
+        registry: Registry,
+        producer: Producer,
+        runtimes: Mapping[str, SandboxedRuntime],
+        boot_id: str,
+    ) -> None:
+        """runtimes: started sandboxes by runtime name; boot_id: of this process, new at each start."""
+        self._settings = settings
+        self._registry = registry
+        self._producer = producer
+        self._runtimes = runtimes
+        self._boot_id = boot_id
+        self._blobs = Blobs(registry.fetch_blob, settings.blob_cache_bytes)
+        self.leases = Leases(registry, boot_id, settings.name, settings.renew_s, self._kill)
+        self._threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="slot")
+        self._changed = threading.Condition()
+        self._running: dict[str, tuple[str, str]] = {}  # run id -> (lease id, runtime)
+        self._begun: set[str] = set()
+        self._taken: dict[str, None] = {}  # leases ever started here, the newest REMEMBERED
+        self._failure: BaseException | None = None
+        self._stopping = False
+        metrics.slots.set(settings.slots)
+
+    def free_slots(self) -> int:
+        """How many tasks may be claimed now; raises what a slot's thread failed with, so that the process stops."""
+        with self._changed:
+            if self._failure is not None:
+                raise self._failure
+            return 0 if self._stopping else self._settings.slots - len(self._running)
+
+    def wait_for_slot(self, timeout_s: float) -> None:
+        """Blocks until a slot is free or the time is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._failure or len(self._running) < self._settings.slots, timeout_s)
+
+    def handle(self, batch: Sequence[Message]) -> Sequence[Rejected]:
+        """Claims the batch in one call and starts what was answered with a run; blocks for the call only.
+
+        When it returns the tasks' offsets may be committed: what is not ours now, the sweeper invites again.
+        Raises TryLater when the registry is away; the same batch asks with the same nonce, so nothing is started twice.
+        """
+        tasks: list[Task] = []
+        rejected: list[Rejected] = []
+        for message in batch:
+            try:
+                tasks.append(task_from(decode("task", message.value, message.headers)))
+            except InvalidMessage as error:
+                rejected.append(Rejected(message, error.reason))
+        if tasks:
+            self._claim(list(dict.fromkeys(task.run_id for task in tasks)), batch)
+        return rejected
+
+    def _claim(self, run_ids: Sequence[str], batch: Sequence[Message]) -> None:
+        places = [f"{m.topic}/{m.partition}/{m.offset}" for m in batch]
+        nonce = hashlib.sha256(" ".join(places).encode()).hexdigest()[:32]
+        asked_at, in_hand = time.monotonic(), time.time_ns()
+        answer = self._registry.claim(self._boot_id, nonce, self._settings.name, run_ids)
+        bodies = {event.key: event.body for event in answer.events}
+        for given in answer.answers:
+            kind = given.WhichOneof("answer")
+            metrics.claims_total.labels(answer=kind or "drop").inc()
+            if kind == "run":
+                self._start(given.run_id, given.run, bodies[given.run.event_key], asked_at, answer.lease_s, in_hand)
+            elif kind is not None:
+                log.info("not claimed", run_id=given.run_id, answer=kind, reason=getattr(given, kind).reason)
+
+    def _start(self, run_id: str, run: api.Run, body: bytes, asked_at: float, lease_s: float, in_hand: int) -> None:
+        with self._changed:
+            if run.lease_id in self._taken:
+                return
+            self._taken[run.lease_id] = None
+            while len(self._taken) > REMEMBERED:
+                del self._taken[next(iter(self._taken))]
+            self._running[run_id] = (run.lease_id, run.runtime)
+        self.leases.hold(run_id, run.lease_id, asked_at, lease_s)
+        metrics.slots_busy.labels(runtime=run.runtime).inc()
+        self._threads.submit(self._slot, run_id, run, body, in_hand)
+
+    def _slot(self, run_id: str, run: api.Run, body: bytes, in_hand: int) -> None:
+        try:
+            with bound(run_id=run_id, handler=run.handler_name, request_id=run.request_id):
+                self._attempt(run_id, run, body, in_hand)
+        except LeaseGone as error:
+            log.warning("given up: the lease is gone, the run is somebody else's now", run_id=run_id, reason=str(error))
+        except BaseException as error:
+            with self._changed:
+                self._failure = self._failure or error
+            raise
+        finally:
+            self.leases.release(run_id, run.lease_id)
+            metrics.slots_busy.labels(runtime=run.runtime).dec()
+            with self._changed:
+                self._running.pop(run_id, None)
+                self._begun.discard(run_id)
+                self._changed.notify_all()
+
+    def _attempt(self, run_id: str, run: api.Run, body: bytes, in_hand: int) -> None:
+        try:
+            result = self._result(run_id, run, body, in_hand)
+        except BtrdbAway as error:
+            self._hand_back(run_id, run, api.BTRDB_AWAY, str(error))
+            return
+        except SandboxLost as error:
+            stopping = self._stopping
+            self._hand_back(run_id, run, api.SHUTTING_DOWN if stopping else api.SANDBOX_LOST, str(error))
+            return
+        metrics.runs_total.labels(runtime=run.runtime, outcome=result.outcome.value).inc()
+        log.info("run ended", outcome=result.outcome.value, error=result.error and result.error.type)
+        self._deliver(run_id, run, result)
+
+    def _result(self, run_id: str, run: api.Run, body: bytes, in_hand: int) -> Result:
+        def begun() -> None:
+            with self._changed:
+                self._begun.add(run_id)
+            metrics.handler_start_seconds.observe((time.time_ns() - in_hand) / 1e9)
+
+        runtime = self._runtimes.get(run.runtime)
+        if runtime is None:
+            return self._refused(
+                run_id, run, f"this executor has no runtime {run.runtime}; it has {', '.join(self._runtimes)}"
+            )
+        try:
+            blob = self._until_done(run_id, run, lambda: self._blobs.get(run.blob_digest))
+        except NoSuchBlob:
+            return self._refused(run_id, run, "the registry has lost the handler's code; register it again")
+        ended = runtime.run(self._job(run_id, run, blob, body), on_started=begun)
+        metrics.run_seconds.labels(runtime=run.runtime).observe(max(ended.ended_at_ns - ended.started_at_ns, 0) / 1e9)
+        return _result_of(run_id, run.lease_id, self._settings.name, ended)
+
+    def _job(self, run_id: str, run: api.Run, blob: bytes, body: bytes) -> Job:
+        settings = self._settings
+        limits = Limits(
+            wall_s=run.wall_s or settings.wall_s,
+            warning_s=settings.warning_s,
+            memory_bytes=min(run.memory_bytes or settings.memory_bytes, settings.memory_bytes),
+            scratch_bytes=settings.scratch_bytes,
+            output_bytes=settings.output_bytes,
+            processes=settings.processes,
+        )
+        arguments: dict[str, Any] = json.loads(body)
+        return Job(
+            run_id=run_id,
+            blob=blob,
+            arguments=arguments,
+            documented=documented_arguments(run.hook),
+            api_key=run.api_key,
+            limits=limits,
+            handler=run.handler_name,
+            source=run.source or None,
+            first_line=run.first_line,
+        )
+
+    def _refused(self, run_id: str, run: api.Run, why: str) -> Result:
+        return Result(
+            run_id,
+            run.lease_id,
+            Outcome.REFUSED,
+            self._settings.name,
+            error=RunError("Refused", why),
+            ended_at_ns=time.time_ns(),
+        )
+
+    def _deliver(self, run_id: str, run: api.Run, result: Result) -> None:
+        """The result into Kafka, then the report; for as long as the lease is ours."""
+        value = encode("result", to_plain(result))
+        headers = [("content-type", AVRO_TYPE), ("ce_type", b"eventproc.result"), ("ce_id", run_id.encode())]
+
+        def produce() -> None:
+            self._producer.send(RESULTS, value, key=run_id.encode(), headers=headers)
+            self._producer.flush(self._settings.flush_timeout_s)
+
+        self._until_done(run_id, run, produce)
+        if not self._until_done(run_id, run, lambda: self._registry.report(run_id, run.lease_id)):
+            log.warning("the lease was lost before the report; the result does not count")
+
+    def _hand_back(self, run_id: str, run: api.Run, reason: api.HandBackReason.ValueType, text: str) -> None:
+        begun = run_id in self._begun
+        log.warning("handed back", reason=api.HandBackReason.Name(reason), text=text, begun=begun)
+        self._until_done(run_id, run, lambda: self._registry.hand_back(run_id, run.lease_id, reason, text, begun))
+
+    def _until_done(self, run_id: str, run: api.Run, work: Callable[[], T]) -> T:
+        """Does the work again and again while what it needs is away, as long as the lease is ours; then raises LeaseGone."""
+        wait = 0.1
+        while True:
+            try:
+                return work()
+            except TryLater as error:
+                if not self.leases.holds(run_id, run.lease_id):
+                    raise LeaseGone(error.reason) from error
+                with self._changed:
+                    self._changed.wait(max(wait, error.after_s))
+                wait = min(wait * 2, 5.0)
+
+    def _kill(self, run_id: str, why: str) -> None:
+        with self._changed:
+            _, runtime = self._running.get(run_id, ("", ""))
+        if runtime in self._runtimes:
+            self._runtimes[runtime].kill(run_id, why)
+
+    def stop(self, grace_s: float) -> int:
+        """Claims no more, lets begun runs go on for grace_s, kills and hands back the rest. Returns how many were killed."""
+        deadline = time.monotonic() + grace_s
+        with self._changed:
+            self._stopping = True
+            self._changed.wait_for(lambda: not self._running, max(0.0, deadline - time.monotonic()))
+            left = list(self._running)
+        for run_id in left:
+            self._kill(run_id, "its executor stopped")
+        self._threads.shutdown(wait=True)
+        return len(left)
+
+
+def _result_of(run_id: str, lease_id: str, executor: str, ended: Ended) -> Result:
+    return Result(
+        run_id=run_id,
+        lease_id=lease_id,
+        outcome=ended.outcome,
+        executor=executor,
+        text=ended.text,
+        error=ended.error,
+        log=ended.log,
+        log_truncated=ended.log_truncated,
+        uploads=tuple(Upload(u.code, u.name, u.size) for u in ended.uploads),
+        started_at_ns=ended.started_at_ns,
+        ended_at_ns=ended.ended_at_ns,
+        cpu_s=ended.cpu_s,
+        peak_memory_bytes=ended.peak_memory_bytes,
+    )
