@@ -29,7 +29,7 @@ def fault_report(btrdb: Any, DataSets: Any, File: str, Recordings: Any, **kwargs
             if len(times) < 3:
                 continue
             rate = 1e9 * (len(times) - 1) / (times[-1] - times[0])
-            cycle = max(int(round(rate / cycles_per_second)), 1)
+            cycle = max(round(rate / cycles_per_second), 1)
             rms = np.sqrt(np.convolve(primary**2, np.ones(cycle) / cycle, mode="valid"))
             load = float(np.median(rms[:cycle]))
             faulted = rms > max(2 * load, 1e-9)
@@ -54,6 +54,8 @@ def fault_report(btrdb: Any, DataSets: Any, File: str, Recordings: Any, **kwargs
 
 def trip_times(btrdb: Any, DataSets: Any, Recordings: Any, **kwargs: Any) -> str:  # noqa: N803
     """Lists when each status channel changed, relative to the recording's trigger."""
+    from itertools import pairwise
+
     lines = []
     for recording in Recordings:
         spans = {s["Uuid"]: s for d in DataSets if d["Name"] == recording["Name"] for s in d["Streams"]}
@@ -62,7 +64,7 @@ def trip_times(btrdb: Any, DataSets: Any, Recordings: Any, **kwargs: Any) -> str
                 continue
             span = spans[channel["Uuid"]]
             points = [p for p, _ in btrdb.stream_from_uuid(channel["Uuid"]).values(span["StartNs"], span["EndNs"] + 1)]
-            for before, after in zip(points, points[1:], strict=False):
+            for before, after in pairwise(points):
                 if before.value != after.value:
                     ms = (after.time - recording["TriggerNs"]) / 1e6
                     lines.append(f"{recording['Station']} {channel['Name']} -> {int(after.value)} at {ms:+.1f} ms from the trigger")

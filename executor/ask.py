@@ -28,12 +28,19 @@ class NoSuchBlob(Exception):
 
 
 class Registry:
-    """The registry's internal service over one TLS channel. Every call blocks for at most timeout_s and raises TryLater when the registry is away; any other refusal (a wrong service token, say) raises grpc.RpcError."""
+    """The registry's internal service over one TLS channel.
+
+    Every call blocks for at most timeout_s and raises TryLater when the registry is away; any other refusal (a wrong service
+    token, say) raises grpc.RpcError, which stops the process.
+    """
 
     def __init__(
         self, address: str, token: Callable[[], str], ca: Path | None, timeout_s: float, max_bytes: int
     ) -> None:
-        """address: host:port; token: gives the service token for each call, so that it may rotate; ca: a PEM file, or None for no TLS; max_bytes: of one answer."""
+        """token: gives the service token for each call, so that it may rotate; ca: a PEM file, None for no TLS.
+
+        address: host:port; max_bytes: of one answer.
+        """
         options = [
             ("grpc.max_receive_message_length", max_bytes),
             ("grpc.max_send_message_length", max_bytes),
