@@ -1,0 +1,1 @@
+"""Benchmarks: make bench-NAME prints figures and writes bench/results/NAME.json."""
