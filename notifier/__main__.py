@@ -1,0 +1,81 @@
+"""python -m notifier: reads settings, wires, runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+
+import structlog
+
+from ledger import Ledger
+from notifier.close import Close
+from notifier.send import Sender
+from notifier.settings import STEPS_OF_A_MAIL, NotifierSettings
+from schemas.topics import RESULTS, topics
+from stream import loop
+from stream.connect import open_broker
+from stream.settings import StreamSettings
+from telemetry import logs
+from telemetry.health import Health
+from telemetry.settings import TelemetrySettings
+
+
+def main() -> int:
+    """Closes runs in this thread, sends emails in a second one; until SIGTERM or SIGINT. 1 when the sender broke down."""
+    settings, belt = NotifierSettings(), StreamSettings()  # type: ignore[call-arg]
+    logs.setup("notifier")
+    if not settings.mail_domains:
+        structlog.get_logger().warning("EVENTPROC_MAIL_DOMAINS is empty: no email will be sent; '*' allows all domains")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    health = Health("notifier")
+    for dependency in ("kafka", "ledger", "smtp"):
+        health.ready(dependency, False, "not reached yet")
+    TelemetrySettings().serve(health)
+    ledger = Ledger.open(settings.ledger_url)
+    loop.until_ready(ledger.migrate, health, "ledger", stop)
+    broker = open_broker(belt)
+    admin = broker.admin()
+    # the results are all that we read; the dispatcher makes the tasks' topics
+    wanted = tuple(topic for topic in topics(()) if topic.name == RESULTS)
+    loop.until_ready(
+        lambda: admin.ensure_topics(wanted, belt.replication, belt.max_message_bytes), health, "kafka", stop
+    )
+    sender = Sender(ledger, settings, health)
+    broken: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            sender.run()
+        except BaseException as error:
+            broken.append(error)
+            stop.set()
+            raise
+
+    thread = threading.Thread(target=send, name="sender", daemon=True)
+    thread.start()
+    producer = broker.producer()
+    consumer = broker.consumer([RESULTS], settings.group, instance=settings.instance)
+    try:
+        loop.run(
+            consumer,
+            Close(ledger, sender.wake),
+            dead_letters=producer,
+            group=settings.group,
+            health=health,
+            stop=stop,
+            max_records=settings.max_records,
+        )
+    finally:
+        sender.stop()
+        thread.join(STEPS_OF_A_MAIL * settings.smtp_timeout_s)
+    consumer.close()
+    broker.close()
+    ledger.close()
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""Results -> runs closed in the ledger, each with its email in the outbox, one transaction a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from ledger import Ledger, results
+from schemas.encoding import decode
+from schemas.errors import InvalidMessage
+from schemas.records import Result, result_from
+from stream.messages import Message, Rejected
+from telemetry import metrics
+from telemetry.logs import bound
+
+log = structlog.get_logger()
+
+
+class Close:
+    """The step of the notifier's loop."""
+
+    def __init__(self, ledger: Ledger, closed: Callable[[], None]) -> None:
+        """closed: told once runs have been closed, after the commit; there may be emails in the outbox."""
+        self._ledger = ledger
+        self._closed = closed
+
+    def handle(self, batch: Sequence[Message]) -> Sequence[Rejected]:
+        """Closes the runs that the results tell of; returns those that cannot be read. Raises TryLater when the ledger is away.
+
+        A result that is not of its run's present lease, or whose run has ended, changes nothing; so may a batch come again.
+        """
+        readable: list[Result] = []
+        rejected: list[Rejected] = []
+        for message in batch:
+            try:
+                readable.append(read_result(message))
+            except InvalidMessage as error:
+                rejected.append(Rejected(message, error.reason))
+        if readable:
+            with metrics.ledger_seconds.labels(operation="close").time(), self._ledger.write() as session:
+                answers = [results.close(session, result) for result in readable]
+            for result, answer in zip(readable, answers, strict=True):
+                metrics.results_total.labels(outcome="closed" if answer.counted else "stale").inc()
+                with bound(run_id=result.run_id, handler=answer.handler_name, request_id=answer.request_id):
+                    if answer.counted:
+                        log.info("closed", outcome=result.outcome.value, executor=result.executor)
+                    else:
+                        log.info(
+                            "does not count", outcome=result.outcome.value, executor=result.executor, why=answer.why
+                        )
+            if any(answer.counted for answer in answers):
+                self._closed()
+        return rejected
+
+
+def read_result(message: Message) -> Result:
+    """The result that a message carries; raises InvalidMessage saying what is wrong with it."""
+    plain = decode("result", message.value, message.headers)
+    try:
+        return result_from(plain)
+    except ValueError as error:
+        raise InvalidMessage(f"result: {error}", message.value or b"") from error

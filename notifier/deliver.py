@@ -1,0 +1,117 @@
+"""One SMTP conversation: hands emails over, and says by its errors what must happen to one that was not taken."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+from types import TracebackType
+from typing import Self
+
+from notifier.settings import NotifierSettings
+from schemas.errors import TryLater
+
+TOO_LARGE = (
+    552  # RFC 1870: the answer to MAIL FROM with a SIZE that is too large speaks of the message, not of the sender
+)
+
+
+class NotNow(Exception):
+    """The server puts this email off (4yz, RFC 5321 section 4.2.1): try it again later."""
+
+
+class Refused(Exception):
+    """The server will not take this email, now or later (5yz): give it up."""
+
+
+class Conversation:
+    """A connection that is made at the first email, kept for the next ones, and ended on leaving the with block."""
+
+    def __init__(self, settings: NotifierSettings) -> None:
+        self._settings = settings
+        self._client: smtplib.SMTP | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._client is not None:
+            try:
+                self._client.quit()
+            except (OSError, smtplib.SMTPException):
+                self._client.close()  # the server was quicker
+
+    def connect(self) -> None:
+        """Makes the connection, with TLS and login as the settings say; does nothing when there is one. Blocks.
+
+        Raises TryLater when the server is away, or will not talk to us (no STARTTLS, login refused): no email's fault.
+        """
+        if self._client is not None:
+            return
+        try:
+            self._client = self._opened()
+        except (OSError, smtplib.SMTPException, ValueError) as error:
+            raise self._away(error) from error
+
+    def deliver(self, recipient: str, message: bytes) -> None:
+        """Hands one email over; returns once the server has taken it on. Blocks.
+
+        message: headers and body with CRLF, 7 bit. Raises NotNow, Refused, or TryLater (then it may also have been taken).
+        """
+        self.connect()
+        assert self._client is not None
+        try:
+            self._client.sendmail(self._settings.sender, [recipient], message)
+        except smtplib.SMTPRecipientsRefused as error:
+            code, said = error.recipients[recipient]
+            if code == 421:
+                raise self._away(error, code, said) from error
+            raise _not_taken(code, said, "the recipient") from error
+        except smtplib.SMTPDataError as error:
+            if error.smtp_code == 421:
+                raise self._away(error, error.smtp_code, error.smtp_error) from error
+            raise _not_taken(error.smtp_code, error.smtp_error, "the email") from error
+        except smtplib.SMTPSenderRefused as error:
+            if error.smtp_code == TOO_LARGE:
+                raise _not_taken(error.smtp_code, error.smtp_error, "the email") from error
+            raise self._away(error, error.smtp_code, error.smtp_error) from error
+        except (OSError, smtplib.SMTPException) as error:
+            raise self._away(error) from error
+
+    def _opened(self) -> smtplib.SMTP:
+        settings = self._settings
+        tls = ssl.create_default_context(cafile=str(settings.smtp_ca) if settings.smtp_ca else None)
+        client: smtplib.SMTP
+        if settings.smtp_security == "tls":
+            client = smtplib.SMTP_SSL(settings.smtp_host, settings.port, timeout=settings.smtp_timeout_s, context=tls)
+        else:
+            client = smtplib.SMTP(settings.smtp_host, settings.port, timeout=settings.smtp_timeout_s)
+        try:
+            if settings.smtp_security == "starttls":
+                client.starttls(context=tls)  # raises when the server does not offer it: never in the clear instead
+            if settings.smtp_user:
+                client.login(settings.smtp_user, settings.smtp_password.get_secret_value())
+            client.ehlo_or_helo_if_needed()
+        except BaseException:
+            client.close()
+            raise
+        return client
+
+    def _away(self, error: Exception, code: int = 0, said: bytes | str = b"") -> TryLater:
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+        detail = f"{code} {_text(said)}" if code else f"{error.__class__.__name__}: {error}"[:300]
+        return TryLater(f"SMTP server {self._settings.smtp_host}:{self._settings.port}: {detail}")
+
+
+def _not_taken(code: int, said: bytes | str, what: str) -> NotNow | Refused:
+    if 400 <= code < 500:
+        return NotNow(f"the server put {what} off: {code} {_text(said)}")
+    return Refused(f"the server refused {what}: {code} {_text(said)}")
+
+
+def _text(said: bytes | str) -> str:
+    text = said.decode(errors="replace") if isinstance(said, bytes) else said
+    return " ".join(text.split())[:300]

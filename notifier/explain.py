@@ -1,0 +1,297 @@
+"""A closed run -> what its email says, in plain words; no layout in here."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ledger.outbox import RunView
+from schemas.records import Outcome
+
+MOST_TEXT = 100_000  # characters of the returned text
+MOST_TRACEBACK = 20_000
+MOST_LOG = 8_000
+MOST_LOG_LINES = 100
+MOST_DATA_SETS = 25  # of those that were read, and of those that were not
+
+VERBS = {
+    Outcome.SUCCEEDED: "succeeded",
+    Outcome.FAILED: "failed",
+    Outcome.TIMED_OUT: "timed out",
+    Outcome.OUT_OF_MEMORY: "ran out of memory",
+    Outcome.CRASHED: "crashed",
+    Outcome.REFUSED: "was refused",
+    Outcome.ABANDONED: "was abandoned",
+    Outcome.CANCELLED: "was cancelled",
+}
+
+NEXT = {
+    Outcome.SUCCEEDED: "Registering a function under the same name replaces this handler; deregister(conn, {id}) removes it.",
+    Outcome.FAILED: "Correct the function and register it again under the same name; it runs on the next archive.",
+    Outcome.TIMED_OUT: "Read less at a time, or let BTrDB aggregate (aligned_windows), then register it again under the same name.",
+    Outcome.OUT_OF_MEMORY: "Take streams one by one, or let BTrDB aggregate (aligned_windows), then register it again under the same name.",
+    Outcome.CRASHED: "Native code or os._exit usually ends a process like this; the last lines of the log show how far it came.",
+    Outcome.REFUSED: "Put right what the message names, and register it again under the same name.",
+    Outcome.ABANDONED: "If it needs much memory or kills its processes, correct that; else give the run's id to your operators.",
+    Outcome.CANCELLED: "Nothing needs to be done.",
+}
+
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # ECMA-48 section 5.4, control sequences: colours of a terminal
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """A data set of the archive. about: station, rates, trigger; error: '' when it was read."""
+
+    name: str
+    about: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Explained:
+    """What an email says of one run. Texts are clean of control signs; those that may be absent are '' then."""
+
+    run_id: str
+    handler: str
+    verb: str
+    good: bool
+    archive: str
+    headline: str
+    text: str
+    error_type: str
+    error_message: str
+    traceback: str
+    log: str
+    log_shortened: bool
+    read: tuple[DataSet, ...]
+    unread: tuple[DataSet, ...]
+    more_read: int
+    more_unread: int
+    notes: tuple[str, ...]
+    facts: tuple[tuple[str, str], ...]
+    next_step: str
+
+
+def explain(run: RunView) -> Explained:
+    """Everything worth saying of a run that has ended; lists and texts are bounded."""
+    event = _event(run.event_body)
+    read, unread = _data_sets(event)
+    log, shortened = _tail(clean(run.log))
+    error = run.error
+    return Explained(
+        run_id=run.run_id,
+        handler=clean(run.handler_name),
+        verb=VERBS[run.state],
+        good=run.state == Outcome.SUCCEEDED,
+        archive=clean(run.event_subject),
+        headline=_headline(run, len(read), len(unread)),
+        text=_shortened(clean(run.text).strip("\n"), MOST_TEXT),
+        error_type=clean(error.type) if error and run.state == Outcome.FAILED else "",
+        error_message=_shortened(clean(error.message), MOST_TRACEBACK) if error else "",
+        traceback=_end(clean(error.traceback).rstrip(), MOST_TRACEBACK) if error else "",
+        log=log,
+        log_shortened=shortened or run.log_truncated,
+        read=tuple(read[:MOST_DATA_SETS]),
+        unread=tuple(unread[:MOST_DATA_SETS]),
+        more_read=max(len(read) - MOST_DATA_SETS, 0),
+        more_unread=max(len(unread) - MOST_DATA_SETS, 0),
+        notes=(*_starts(run), *_cautions(event)),
+        facts=_facts(run),
+        next_step=NEXT[run.state].format(id=run.handler_id),
+    )
+
+
+def clean(text: str) -> str:
+    """The text without terminal colours and control signs; lines end with a line feed."""
+    return _CONTROL.sub("", _ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
+
+
+def moment(ns: int, digits: int = 9) -> str:
+    """Nanoseconds since the epoch as '2020-06-11 02:59:10.350000000 UTC', cut to that many digits after the point."""
+    seconds, rest = divmod(ns, 10**9)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{f'{rest:09d}'[:digits]} UTC"
+
+
+def duration(seconds: float) -> str:
+    """'35 ms', '1.24 s', '15 min 0 s', '2 h 5 min'."""
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def size(count: int) -> str:
+    """'812 B', '143 MiB'."""
+    if count < 1024:
+        return f"{count} B"
+    power = 1
+    while power < 4 and count >= 1023.5 * 1024**power:
+        power += 1
+    return f"{float(f'{count / 1024**power:.3g}'):g} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
+
+
+def _headline(run: RunView, read: int, unread: int) -> str:
+    on = f"on {clean(run.event_subject)}" if run.event_subject else f"on event {run.request_id}"
+    ran = duration((run.ended_at_ns - run.started_at_ns) / 1e9) if run.started_at_ns and run.ended_at_ns else ""
+    if run.state == Outcome.SUCCEEDED:
+        return f"It ran {on}" + (f" and took {ran}." if ran else ".")
+    said: Mapping[Outcome, Callable[[], str]] = {
+        Outcome.FAILED: lambda: f"It raised an exception {on}" + (f", {ran} after its first line." if ran else "."),
+        Outcome.TIMED_OUT: lambda: (
+            f"It reached its time limit {on} and was stopped" + (f" after {ran}." if ran else ".")
+        ),
+        Outcome.OUT_OF_MEMORY: lambda: (
+            f"It needed more memory than its limit {on} and was stopped"
+            + (f"; the most that was seen is {size(run.peak_memory_bytes)}." if run.peak_memory_bytes else ".")
+        ),
+        Outcome.CRASHED: lambda: (
+            f"Its process died {on} without an answer" + (f", {ran} after its first line." if ran else ".")
+        ),
+        Outcome.REFUSED: lambda: f"It could not be started {on}; not a line of it ran.",
+        Outcome.ABANDONED: lambda: (
+            f"It was given up {on}: each time it was started, the executor that ran it was lost."
+        ),
+        Outcome.CANCELLED: lambda: f"It was removed before it started {on}.",
+    }
+    return said[run.state]()
+
+
+def _starts(run: RunView) -> list[str]:
+    starts = max(run.attempt, len(run.attempts))
+    if starts < 2:
+        return []
+    lines = "; ".join(
+        f"{number}. on {executor or 'unknown'}: {how or 'running'}"
+        for number, (executor, how) in enumerate(run.attempts, 1)
+    )
+    times = "twice" if starts == 2 else f"{starts} times"
+    return [
+        clean(f"This run was started {times}, so what the handler does may have been done more than once ({lines}).")
+    ]
+
+
+def _facts(run: RunView) -> tuple[tuple[str, str], ...]:
+    waited = run.started_at_ns / 1e9 - run.queued_at_ms / 1e3
+    facts = [
+        (
+            "Handler",
+            f"{run.handler_name} (id {run.handler_id}, version {run.handler_version}), registered by {run.owner}",
+        ),
+        ("Archive", run.event_subject),
+        (
+            "Started",
+            moment(run.started_at_ns, 3) + (f", {duration(waited)} after it was queued" if waited > 0 else "")
+            if run.started_at_ns
+            else "",
+        ),
+        ("Ended", moment(run.ended_at_ns, 3) if run.ended_at_ns else ""),
+        ("Used", _used(run)),
+        ("Where", ", ".join(filter(None, [run.attempts[-1][0] if run.attempts else "", run.runtime]))),
+        ("Files", ", ".join(f"{upload.name} ({size(upload.size)})" for upload in run.uploads)),
+        ("Hook", run.hook),
+        ("Request", run.request_id),
+        ("Run", run.run_id),
+    ]
+    return tuple((label, " ".join(clean(value).split())) for label, value in facts if value)
+
+
+def _used(run: RunView) -> str:
+    parts = []
+    if run.started_at_ns and run.ended_at_ns:
+        parts.append(f"{duration((run.ended_at_ns - run.started_at_ns) / 1e9)}")
+    if run.cpu_s:
+        parts.append(f"{duration(run.cpu_s)} of processor time")
+    if run.peak_memory_bytes:
+        parts.append(f"{size(run.peak_memory_bytes)} of memory at most")
+    return ", ".join(parts)
+
+
+def _event(body: bytes) -> Mapping[str, Any]:
+    event = json.loads(body) if body else {}
+    return event if isinstance(event, dict) else {}
+
+
+def _records(event: Mapping[str, Any], field: str) -> list[Mapping[str, Any]]:
+    """The field's records; a hook that has no such field has none."""
+    found = event.get(field)
+    return [record for record in found if isinstance(record, dict)] if isinstance(found, list) else []
+
+
+def _data_sets(event: Mapping[str, Any]) -> tuple[list[DataSet], list[DataSet]]:
+    recordings = {recording.get("Name"): recording for recording in _records(event, "Recordings")}
+    read, unread = [], []
+    for given in _records(event, "DataSets"):
+        name = _line(given.get("Name", ""))
+        if given.get("Success"):
+            read.append(DataSet(name, _about(recordings.get(given.get("Name"), {}), given.get("Streams") or ()), ""))
+        else:
+            unread.append(DataSet(name, "", _line(given.get("Error", "")) or "no reason was given"))
+    return read, unread
+
+
+def _about(recording: Mapping[str, Any], streams: Sequence[Any]) -> str:
+    rates = [f"{rate['RateHz']:g} Hz" for rate in recording.get("SampleRates") or () if rate.get("RateHz")]
+    place = " / ".join(filter(None, [_line(recording.get("Station", "")), _line(recording.get("Device", ""))]))
+    trigger = recording.get("TriggerNs")
+    parts = [
+        place,
+        f"sampled at {' and '.join(rates)}" if rates else "",
+        f"{len(streams)} stream{'' if len(streams) == 1 else 's'}",
+        f"triggered {moment(trigger)}" if trigger is not None else "",
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _cautions(event: Mapping[str, Any]) -> list[str]:
+    """What of the recordings' times and values a reader must know before trusting the figures."""
+    recordings = _records(event, "Recordings")
+    assumed = [_line(r.get("Name", "")) for r in recordings if r.get("UtcOffsetSource") == "assumed"]
+    unlocked = [_line(r.get("Name", "")) for r in recordings if r.get("TimeQuality") in ("F", "f")]
+    missing = [(_line(r.get("Name", "")), r["MissingSamples"]) for r in recordings if r.get("MissingSamples")]
+    notes = []
+    if assumed:
+        notes.append(
+            f"UTC was assumed for {_names(assumed)}: nothing says which offset the recorder's clock had, so its times may be hours off."
+        )
+    if unlocked:  # IEEE C37.111-2013, 7.4.11: F is a clock failure
+        notes.append(f"The recorder's clock had failed for {_names(unlocked)}: its times are not reliable.")
+    if missing:
+        total = sum(count for _, count in missing)
+        notes.append(
+            f"{total:,} sample{' is' if total == 1 else 's are'} missing in {_names([name for name, _ in missing])}."
+        )
+    return notes
+
+
+def _names(names: Sequence[str]) -> str:
+    shown = ", ".join(names[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def _line(value: object) -> str:
+    return " ".join(clean(str(value)).split())
+
+
+def _shortened(text: str, most: int) -> str:
+    return text if len(text) <= most else f"{text[:most]}\n[... {len(text) - most:,} more characters]"
+
+
+def _end(text: str, most: int) -> str:
+    return text if len(text) <= most else f"[... {len(text) - most:,} characters before]\n{text[-most:]}"
+
+
+def _tail(log: str) -> tuple[str, bool]:
+    """The log's last lines and whether some stand before them."""
+    lines = log.rstrip().splitlines()
+    kept = "\n".join(lines[-MOST_LOG_LINES:])[-MOST_LOG:]
+    return kept, len(kept) < len("\n".join(lines))

@@ -1,0 +1,76 @@
+"""What is to be said -> an email: headers, plain text, HTML."""
+
+from __future__ import annotations
+
+import email.policy
+import unicodedata
+from datetime import UTC, datetime
+from email.message import EmailMessage
+from email.utils import format_datetime
+from pathlib import Path
+
+import jinja2
+
+from ledger.outbox import Mail
+from notifier.explain import Explained, explain
+
+MOST_NAME = 100  # characters of a handler's or an archive's name in the subject
+# 7 bit: any server takes it; the line end is CRLF
+POLICY = email.policy.SMTP.clone(cte_type="7bit")
+
+_templates = jinja2.Environment(
+    loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
+    autoescape=jinja2.select_autoescape(enabled_extensions=("html.j2",), default=False),
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+
+
+class CannotRender(ValueError):
+    """An email cannot be made of this mail; it never will be."""
+
+
+def render(mail: Mail, sender: str) -> EmailMessage:
+    """The email, ready to be sent with as_bytes(): 7 bit, lines end with CRLF, the same Message-ID each time.
+
+    sender: the From address. Raises CannotRender when the mail accounts for no run, or for one that cannot be told.
+    """
+    try:
+        runs = tuple(explain(run) for run in mail.runs)
+        return _message(mail, sender, runs)
+    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, jinja2.TemplateError) as error:
+        raise CannotRender(f"cannot be rendered: {error.__class__.__name__}: {error}") from error
+
+
+def subject_of(runs: tuple[Explained, ...]) -> str:
+    """For instance '[eventproc] fault_report succeeded on feeder7.zip'; one line whatever the names hold."""
+    first = runs[0]
+    subject = f"[eventproc] {_short(first.handler)} {first.verb} on {_short(first.archive) or 'an event'}"
+    return subject if len(runs) == 1 else f"{subject} and {len(runs) - 1} more"
+
+
+def _message(mail: Mail, sender: str, runs: tuple[Explained, ...]) -> EmailMessage:
+    if not runs:
+        raise CannotRender("accounts for no run")
+    subject = subject_of(runs)
+    message = EmailMessage(policy=POLICY)
+    message["From"] = sender
+    message["To"] = mail.recipient
+    message["Subject"] = subject
+    message["Date"] = format_datetime(datetime.now(UTC))
+    message["Message-ID"] = mail.message_id if mail.message_id.startswith("<") else f"<{mail.message_id}>"
+    message["Auto-Submitted"] = "auto-generated"  # RFC 3834 section 5: no vacation notice comes back
+    message["X-Auto-Response-Suppress"] = "All"  # the same for Exchange
+    message["X-Eventproc-Run"] = ", ".join(run.run_id for run in runs)
+    known = {"runs": runs, "subject": subject}
+    message.set_content(_templates.get_template("mail.txt.j2").render(known), charset="utf-8")
+    message.add_alternative(_templates.get_template("mail.html.j2").render(known), subtype="html", charset="utf-8")
+    return message
+
+
+def _short(name: str) -> str:
+    """One line without control, format and separator signs (a line end in a header would begin another header)."""
+    line = " ".join("".join(" " if unicodedata.category(sign)[0] in "CZ" else sign for sign in name).split())
+    return line if len(line) <= MOST_NAME else f"{line[: MOST_NAME - 20]}...{line[-17:]}"

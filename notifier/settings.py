@@ -1,0 +1,77 @@
+"""The notifier's own options, from the environment (NOTIFIER_*)."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from schemas.addresses import check_address
+
+USUAL_PORT = {"none": 25, "starttls": 587, "tls": 465}  # RFC 5321, RFC 6409, RFC 8314
+STEPS_OF_A_MAIL = 10  # waits for the server while one mail is handed over, the connection's own steps among them
+
+
+class NotifierSettings(BaseSettings):
+    """EVENTPROC_LEDGER_URL and EVENTPROC_MAIL_DOMAINS are shared with other stations. Times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="NOTIFIER_", populate_by_name=True)
+
+    ledger_url: str = Field(
+        validation_alias="EVENTPROC_LEDGER_URL", description="sqlite:////path or postgresql+psycopg://..."
+    )
+    group: str = "eventproc-notifier"
+    instance: str | None = Field(None, description="static membership: a name that stays over restarts")
+    max_records: int = Field(200, ge=1, description="results in one transaction")
+    name: str = Field(default_factory=socket.gethostname, description="for people: who holds the lease of a mail")
+
+    smtp_host: str = Field(description="the SMTP server that takes our mail")
+    smtp_port: int | None = Field(None, ge=1, le=65535, description="none: 25, 587 or 465 by smtp_security")
+    smtp_security: Literal["none", "starttls", "tls"] = Field(
+        "starttls", description="never lowered by what the server offers"
+    )
+    smtp_ca: Path | None = Field(None, description="PEM file of the server's CA; none: the system's")
+    smtp_user: str = ""
+    smtp_password: SecretStr = SecretStr("")
+    smtp_timeout_s: float = Field(10.0, gt=0, description="for each step of the conversation")
+    sender: str = Field(validation_alias="NOTIFIER_FROM", description="the address that the emails come from")
+    mail_domains: str = Field(
+        "",
+        validation_alias="EVENTPROC_MAIL_DOMAINS",
+        description="example.com,*.example.org; *: all; empty: nobody is written to",
+    )
+
+    batch: int = Field(20, ge=1, description="emails taken at a time")
+    lease_s: float = Field(300.0, gt=0, description="how long taken emails are ours")
+    every_s: float = Field(1.0, gt=0, description="pause between looks into the outbox when nothing was said")
+    first_wait_s: float = Field(5.0, gt=0, description="before an email is tried again; doubles each time")
+    longest_wait_s: float = Field(1800.0, gt=0)
+    most_tries: int = Field(
+        250, ge=1, description="an email that the server puts off so often is given up (about five days)"
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        check_address(self.sender)
+        if self.smtp_user and self.smtp_security == "none":
+            raise ValueError(
+                "NOTIFIER_SMTP_USER: a password is not sent in the clear; set NOTIFIER_SMTP_SECURITY to starttls or tls"
+            )
+        if self.lease_s < 2 * STEPS_OF_A_MAIL * self.smtp_timeout_s:
+            raise ValueError(
+                f"NOTIFIER_LEASE_S: should be at least {2 * STEPS_OF_A_MAIL} times NOTIFIER_SMTP_TIMEOUT_S, "
+                "so that it does not end while an email is handed over"
+            )
+        return self
+
+    @property
+    def port(self) -> int:
+        """The SMTP server's port."""
+        return self.smtp_port or USUAL_PORT[self.smtp_security]
+
+    def wait_s(self, tries: int) -> float:
+        """How long an email waits that has been tried that often."""
+        return float(min(self.first_wait_s * 2 ** min(max(tries - 1, 0), 32), self.longest_wait_s))
