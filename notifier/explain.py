@@ -92,7 +92,7 @@ def explain(run: RunView) -> Explained:
         archive=clean(run.event_subject),
         headline=_headline(run, len(read), len(unread)),
         text=_shortened(clean(run.text).strip("\n"), MOST_TEXT),
-        error_type=clean(error.type) if error and run.state == Outcome.FAILED else "",
+        error_type=clean(error.type) if error and (run.state == Outcome.FAILED or error.type.endswith("Error")) else "",
         error_message=_shortened(clean(error.message), MOST_TRACEBACK) if error else "",
         traceback=_end(clean(error.traceback).rstrip(), MOST_TRACEBACK) if error else "",
         log=log,

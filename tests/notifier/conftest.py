@@ -1,0 +1,157 @@
+"""Runs and mails as the ledger hands them out, and SMTP servers good and bad."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import json
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from ledger.outbox import Mail, RunView
+from notifier.settings import NotifierSettings
+from schemas.records import Outcome, RunError
+
+START_NS = 1591844350000000000
+
+EVENT: dict[str, Any] = {
+    "DataSets": [
+        {
+            "Name": "/north/R108 - Fault 7.cfg",
+            "Success": True,
+            "Error": "",
+            "Streams": [{"Uuid": "u", "StartNs": START_NS, "EndNs": START_NS + 10**9, "ProcessedAtNs": START_NS}] * 24,
+        },
+        {"Name": "/south/broken.cfg", "Success": False, "Error": "no DAT file beside it", "Streams": None},
+    ],
+    "File": "feeder7.zip",
+    "RequestID": "8e5a2a6e-6a32-4a54-9d5f-1d6f2a2b7c11",
+    "SubmittedAt": "2020-10-29T21:58:15.09246084Z",
+    "Tags": ["fault"],
+    "Recordings": [
+        {
+            "Name": "/north/R108 - Fault 7.cfg",
+            "Station": "North Anna #1",
+            "Device": "R108",
+            "SampleRates": [{"RateHz": 4800.0, "EndSample": 4800}],
+            "TriggerNs": START_NS + 123456789,
+            "UtcOffsetSource": "assumed",
+            "TimeQuality": None,
+            "MissingSamples": 3,
+        }
+    ],
+}
+
+TRACEBACK = """Traceback (most recent call last):
+  File "notebook.ipynb", line 12, in fault_report
+    ratio = peak / nominal
+ZeroDivisionError: float division by zero
+"""
+
+
+def make_run(event: dict[str, Any] | None = None, **changes: Any) -> RunView:
+    run = RunView(
+        run_id="5f0c2c55-55cb-5a1e-9a1c-0d6f9f3d2b10",
+        handler_name="fault_report",
+        handler_id=12,
+        handler_version=3,
+        hook="ctingress.on_complete",
+        request_id=EVENT["RequestID"],
+        owner="alice",
+        state=Outcome.SUCCEEDED,
+        text="Fault current 4.21 kA RMS on phase A for 83 ms",
+        error=None,
+        log="reading 24 streams\ndone\n",
+        log_truncated=False,
+        uploads=(),
+        queued_at_ms=START_NS // 10**6,
+        started_at_ns=START_NS + 35_000_000,
+        ended_at_ns=START_NS + 1_275_000_000,
+        cpu_s=0.9,
+        peak_memory_bytes=150_000_000,
+        attempt=1,
+        attempts=(("executor-a", "succeeded"),),
+        event_subject="feeder7.zip",
+        event_body=json.dumps(EVENT if event is None else event).encode(),
+        source="def fault_report(**kwargs): ...\n",
+        first_line=10,
+        runtime="py3.11",
+    )
+    return dataclasses.replace(run, **changes)
+
+
+def make_mail(*runs: RunView, **changes: Any) -> Mail:
+    runs = runs or (make_run(),)
+    kind = "success" if runs[0].state == Outcome.SUCCEEDED else "failure"
+    mail = Mail(id=1, message_id="<1.abc@eventproc>", recipient="alice@example.com", kind=kind, runs=runs, tries=1)
+    return dataclasses.replace(mail, **changes)
+
+
+def raised() -> RunError:
+    return RunError("ZeroDivisionError", "float division by zero", TRACEBACK)
+
+
+@pytest.fixture
+def run() -> Callable[..., RunView]:
+    """Makes a run; keyword arguments change its fields, event its event."""
+    return make_run
+
+
+@pytest.fixture
+def mail() -> Callable[..., Mail]:
+    """Makes a mail for the runs given, or for one that succeeded."""
+    return make_mail
+
+
+@pytest.fixture
+def error() -> RunError:
+    """What a handler raised."""
+    return raised()
+
+
+@contextmanager
+def serving(protocol: Callable[[], Any], **options: Any) -> Iterator[int]:
+    """An asyncio server in a thread of its own; gives its port."""
+    loop = asyncio.new_event_loop()
+    server = loop.run_until_complete(loop.create_server(protocol, "127.0.0.1", 0, **options))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        loop.call_soon_threadsafe(lambda: (server.close(), loop.stop()))
+        thread.join()
+        for task in (left := asyncio.all_tasks(loop)):
+            task.cancel()
+        if left:
+            loop.run_until_complete(asyncio.wait(left))
+        loop.close()
+
+
+def make_settings(port: int, **changes: Any) -> NotifierSettings:
+    given: dict[str, Any] = {
+        "ledger_url": "sqlite://",
+        "smtp_host": "127.0.0.1",
+        "smtp_port": port,
+        "smtp_security": "none",
+        "smtp_timeout_s": 5.0,
+        "sender": "eventproc@example.com",
+        "mail_domains": "*",
+    }
+    return NotifierSettings(**(given | changes))
+
+
+@pytest.fixture
+def smtp() -> Callable[..., Any]:
+    """serving(protocol, **options), a context manager."""
+    return serving
+
+
+@pytest.fixture
+def settings() -> Callable[..., NotifierSettings]:
+    """Settings for a server at that port; keyword arguments change them."""
+    return make_settings
