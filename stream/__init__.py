@@ -1,0 +1,1 @@
+"""The belt: how messages move. The only folder that imports a Kafka client."""

@@ -1,0 +1,92 @@
+"""What a broker can do for a station; kafka.py is the real one, memory.py the fake that passes the same tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from schemas.topics import Topic
+from stream.messages import Message
+
+Headers = Sequence[tuple[str, bytes]]
+
+
+class Producer(Protocol):
+    """Sends messages; may be used by several threads."""
+
+    def send(self, topic: str, value: bytes | None, key: bytes | None = None, headers: Headers = ()) -> None:
+        """Queues a message; messages of one key keep their order.
+
+        Blocks only while the topic's partitions are being looked up or the queue is full.
+        Raises InvalidMessage when it is larger than allowed, TryLater when the broker is away.
+        """
+
+    def flush(self, timeout_s: float) -> None:
+        """Blocks until all that this thread sent since its last flush is acknowledged by all in-sync replicas.
+
+        Raises TryLater when that does not happen in time or was refused for now: the caller sends the same again. What was
+        sent before is forgotten either way.
+        """
+
+    def close(self) -> None:
+        """Gives up what is not acknowledged yet."""
+
+
+class Consumer(Protocol):
+    """One member of a consumer group; for one thread."""
+
+    def poll(self, timeout_s: float, max_records: int) -> list[Message]:
+        """The next messages, at most max_records; blocks until there is one or the time is over. Raises TryLater."""
+
+    def commit(self, upto: Sequence[Message]) -> None:
+        """Commits, per partition, the offset after the last of these messages; blocks.
+
+        Of partitions that have gone to another member nothing is committed: it gets those messages again. Raises TryLater.
+        """
+
+    def pause_all(self) -> None:
+        """From now on poll() returns nothing but stays a member; partitions that come later are paused too."""
+
+    def resume_all(self) -> None:
+        """Ends pause_all()."""
+
+    def assignment(self) -> frozenset[tuple[str, int]]:
+        """The (topic, partition) pairs that this member has."""
+
+    def close(self) -> None:
+        """Leaves the group."""
+
+
+class Admin(Protocol):
+    """Topics and offsets. Every call blocks and raises TryLater when the broker is away."""
+
+    def ensure_topics(self, topics: Sequence[Topic], replication: int, max_message_bytes: int) -> None:
+        """Makes those that are missing; of those that exist raises a message size that is too small."""
+
+    def end_offsets(self, topic: str) -> Mapping[int, int]:
+        """The next offset of each partition."""
+
+    def committed(self, group: str, topic: str) -> Mapping[int, int]:
+        """What the group has committed, by partition; a partition without a commit is absent."""
+
+    def lag(self, group: str, topic: str) -> int:
+        """Messages that the group has not committed yet."""
+
+    def ping(self) -> None:
+        """Returns when the broker answers."""
+
+
+class Broker(Protocol):
+    """The way to the topics."""
+
+    def producer(self) -> Producer:
+        """A producer: idempotent, acknowledged by all in-sync replicas, no lingering."""
+
+    def consumer(self, topics: Sequence[str], group: str, *, instance: str | None = None) -> Consumer:
+        """A member of the group: earliest, no auto-commit, cooperative-sticky; instance: for static membership (KIP-345)."""
+
+    def admin(self) -> Admin:
+        """Topics and offsets."""
+
+    def close(self) -> None:
+        """Closes all that came from here."""

@@ -1,0 +1,211 @@
+"""A broker in memory that behaves like the real one as far as stations can see; for tests, ours and yours."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from schemas.errors import InvalidMessage, TryLater
+from schemas.topics import Topic
+from stream.broker import Admin, Consumer, Headers, Producer
+from stream.messages import Message
+
+Place = tuple[str, int]
+
+
+class MemoryBroker:
+    """A Broker. away: while True, everything raises TryLater, as if the broker could not be reached."""
+
+    def __init__(self, max_message_bytes: int = 8 * 1024 * 1024) -> None:
+        self.away = False
+        self.max_message_bytes = max_message_bytes
+        self.changed = threading.Condition(threading.RLock())
+        self.logs: dict[Place, list[Message]] = {}
+        self.partitions: dict[str, int] = {}
+        self.commits: dict[str, dict[Place, int]] = defaultdict(dict)
+        self.members: dict[str, list[MemoryMember]] = defaultdict(list)
+
+    def producer(self) -> Producer:
+        return MemorySender(self)
+
+    def consumer(self, topics: Sequence[str], group: str, *, instance: str | None = None) -> Consumer:
+        return MemoryMember(self, tuple(topics), group)
+
+    def admin(self) -> Admin:
+        return MemoryDesk(self)
+
+    def close(self) -> None:
+        """Nothing to let go of."""
+
+    def messages(self, topic: str) -> list[Message]:
+        """All that a topic holds, by partition and offset; for tests."""
+        with self.changed:
+            return [m for place, kept in sorted(self.logs.items()) if place[0] == topic for m in kept]
+
+    def answer(self) -> None:
+        """Raises TryLater while the broker is away."""
+        if self.away:
+            raise TryLater("memory broker: away")
+
+    def rebalance(self, group: str) -> None:
+        """Deals the partitions out anew, each member keeping what it can (sticky); call with the lock held."""
+        members = self.members[group]
+        for member in members:
+            member.owned &= set(member.wanted())
+        wanted = sorted({place for member in members for place in member.wanted()})
+        for place in wanted:
+            owners = [member for member in members if place in member.owned]
+            able = sorted((m for m in members if place in m.wanted()), key=lambda m: len(m.owned))
+            if not owners:
+                able[0].take(place)
+            elif len(owners[0].owned) > len(able[0].owned) + 1:
+                owners[0].owned.discard(place)
+                able[0].take(place)
+        self.changed.notify_all()
+
+
+class MemorySender:
+    """A Producer."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+        self._queued = threading.local()
+
+    def send(self, topic: str, value: bytes | None, key: bytes | None = None, headers: Headers = ()) -> None:
+        broker = self._broker
+        if value is not None and len(value) > broker.max_message_bytes:
+            raise InvalidMessage(
+                f"a message for {topic} has {len(value)} bytes; at most {broker.max_message_bytes} are allowed", value
+            )
+        with broker.changed:
+            broker.answer()
+            if topic not in broker.partitions:
+                raise TryLater(f"memory broker: there is no topic {topic}")
+        if not hasattr(self._queued, "messages"):
+            self._queued.messages = []
+        self._queued.messages.append((topic, value, key, tuple(headers)))
+
+    def flush(self, timeout_s: float) -> None:
+        queued, self._queued.messages = getattr(self._queued, "messages", []), []
+        broker = self._broker
+        with broker.changed:
+            broker.answer()
+            for topic, value, key, headers in queued:
+                count = broker.partitions[topic]
+                partition = zlib.crc32(key) % count if key is not None else len(broker.messages(topic)) % count
+                kept = broker.logs.setdefault((topic, partition), [])
+                kept.append(Message(topic, partition, len(kept), key, value, headers, time.time_ns() // 1_000_000))
+            broker.changed.notify_all()
+
+    def close(self) -> None:
+        self._queued.messages = []
+
+
+class MemoryMember:
+    """A Consumer."""
+
+    def __init__(self, broker: MemoryBroker, topics: tuple[str, ...], group: str) -> None:
+        self._broker = broker
+        self._topics = topics
+        self._group = group
+        self._positions: dict[Place, int] = {}
+        self._paused = False
+        self._closed = False
+        self.owned: set[Place] = set()
+        with broker.changed:
+            broker.members[group].append(self)
+            broker.rebalance(group)
+
+    def wanted(self) -> list[Place]:
+        """The partitions of its topics."""
+        return [(topic, n) for topic in self._topics for n in range(self._broker.partitions.get(topic, 0))]
+
+    def take(self, place: Place) -> None:
+        """A partition comes to this member: it goes on where the group has committed."""
+        self.owned.add(place)
+        self._positions[place] = self._broker.commits[self._group].get(place, 0)
+
+    def poll(self, timeout_s: float, max_records: int) -> list[Message]:
+        deadline = time.monotonic() + timeout_s
+        with self._broker.changed:
+            while True:
+                self._broker.answer()
+                if set(self.wanted()) - {place for m in self._broker.members[self._group] for place in m.owned}:
+                    self._broker.rebalance(self._group)
+                found = [] if self._paused else self._next(max_records)
+                left = deadline - time.monotonic()
+                if found or left <= 0:
+                    return found
+                self._broker.changed.wait(left)
+
+    def _next(self, max_records: int) -> list[Message]:
+        found: list[Message] = []
+        for place in sorted(self.owned):
+            at = self._positions[place]
+            new = self._broker.logs.get(place, [])[at : at + max_records - len(found)]
+            self._positions[place] = at + len(new)
+            found.extend(new)
+            if len(found) >= max_records:
+                break
+        return found
+
+    def commit(self, upto: Sequence[Message]) -> None:
+        with self._broker.changed:
+            self._broker.answer()
+            done = self._broker.commits[self._group]
+            for message in upto:
+                place = (message.topic, message.partition)
+                if place in self.owned:
+                    done[place] = max(done.get(place, 0), message.offset + 1)
+
+    def pause_all(self) -> None:
+        self._paused = True
+
+    def resume_all(self) -> None:
+        self._paused = False
+
+    def assignment(self) -> frozenset[Place]:
+        with self._broker.changed:
+            return frozenset(self.owned)
+
+    def close(self) -> None:
+        with self._broker.changed:
+            if not self._closed:
+                self._closed = True
+                self._broker.members[self._group].remove(self)
+                self.owned.clear()
+                self._broker.rebalance(self._group)
+
+
+class MemoryDesk:
+    """An Admin."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self._broker = broker
+
+    def ensure_topics(self, topics: Sequence[Topic], replication: int, max_message_bytes: int) -> None:
+        with self._broker.changed:
+            self._broker.answer()
+            for topic in topics:
+                self._broker.partitions.setdefault(topic.name, topic.partitions)
+            self._broker.max_message_bytes = max(self._broker.max_message_bytes, max_message_bytes)
+
+    def end_offsets(self, topic: str) -> Mapping[int, int]:
+        with self._broker.changed:
+            self._broker.answer()
+            return {n: len(self._broker.logs.get((topic, n), [])) for n in range(self._broker.partitions[topic])}
+
+    def committed(self, group: str, topic: str) -> Mapping[int, int]:
+        with self._broker.changed:
+            self._broker.answer()
+            return {n: offset for (name, n), offset in self._broker.commits[group].items() if name == topic}
+
+    def lag(self, group: str, topic: str) -> int:
+        ends, done = self.end_offsets(topic), self.committed(group, topic)
+        return sum(end - done.get(partition, 0) for partition, end in ends.items())
+
+    def ping(self) -> None:
+        self._broker.answer()

@@ -1,0 +1,53 @@
+"""How to reach Kafka, from the environment; the same for every station."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+MIB = 1024 * 1024
+OVERHEAD_BYTES = 64 * 1024  # headers, key and the record batch around a message
+
+
+class StreamSettings(BaseSettings):
+    """KAFKA_BOOTSTRAP_SERVERS and EVENTPROC_KAFKA_*."""
+
+    model_config = SettingsConfigDict(env_prefix="EVENTPROC_KAFKA_", populate_by_name=True)
+
+    bootstrap_servers: str = Field(
+        validation_alias="KAFKA_BOOTSTRAP_SERVERS", description="host:port pairs, comma-separated"
+    )
+    max_message_bytes: int = Field(
+        8 * MIB, ge=MIB, validation_alias="EVENTPROC_MAX_MESSAGE_BYTES", description="topics and clients"
+    )
+    replication: int = Field(3, ge=1, description="replicas of the topics that are made")
+    request_timeout_ms: int = Field(10_000, ge=1000)
+    session_timeout_ms: int = Field(15_000, ge=6000)
+    max_poll_interval_ms: int = Field(300_000, ge=1000, description="a loop that hangs for longer loses its partitions")
+
+    security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
+    sasl_mechanism: str | None = None
+    sasl_username: str | None = None
+    sasl_password: str | None = None
+    ssl_cafile: Path | None = None
+    ssl_certfile: Path | None = None
+    ssl_keyfile: Path | None = None
+
+    def connection(self) -> dict[str, Any]:
+        """What every Kafka client needs, as kafka-python names it."""
+        return {
+            "bootstrap_servers": [server.strip() for server in self.bootstrap_servers.split(",") if server.strip()],
+            "request_timeout_ms": self.request_timeout_ms,
+            "reconnect_backoff_ms": 50,
+            "reconnect_backoff_max_ms": 2000,
+            "security_protocol": self.security_protocol,
+            "sasl_mechanism": self.sasl_mechanism,
+            "sasl_plain_username": self.sasl_username,
+            "sasl_plain_password": self.sasl_password,
+            "ssl_cafile": self.ssl_cafile and str(self.ssl_cafile),
+            "ssl_certfile": self.ssl_certfile and str(self.ssl_certfile),
+            "ssl_keyfile": self.ssl_keyfile and str(self.ssl_keyfile),
+        }
