@@ -1,0 +1,223 @@
+"""A real Kafka on this machine: one that is there already, else Apache Kafka by Maven and Java, else its image by Docker."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from devstack import versions
+
+ROOT = Path(__file__).resolve().parent.parent
+JARS = ROOT / ".cache" / f"kafka-{versions.KAFKA}"
+PORT, CONTROLLER_PORT = 9092, 9093
+HEAP = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-Xshare:auto"]
+JAVA_AT_LEAST = 17
+
+Progress = Callable[[str], None]
+
+
+class NoKafka(Exception):
+    """There is no way to have a Kafka here; the text names the ways that there are."""
+
+
+@dataclass(frozen=True)
+class KafkaProcess:
+    """How to run the broker: argv is empty when one is there already. ready(): whether it answers by now."""
+
+    argv: list[str]
+    env: dict[str, str]
+    bootstrap: str
+    ready: Callable[[], bool]
+    after: Callable[[], None] = field(default=lambda: None)
+
+
+def way() -> str:
+    """'given' (KAFKA_BOOTSTRAP_SERVERS), 'java' or 'docker'; raises NoKafka naming all three."""
+    if os.environ.get("KAFKA_BOOTSTRAP_SERVERS"):
+        return "given"
+    java = _java_version()
+    if java >= JAVA_AT_LEAST and (_complete() or shutil.which("mvn")):
+        return "java"
+    if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+        return "docker"
+    raise NoKafka(
+        "there is no Kafka. One of these is needed: KAFKA_BOOTSTRAP_SERVERS=host:port of one that runs; or Java "
+        f"{JAVA_AT_LEAST} or newer and Maven (here: Java {java or 'none'}, Maven {'found' if shutil.which('mvn') else 'none'}); "
+        "or Docker with a running engine (here: none)"
+    )
+
+
+def fetch(progress: Progress) -> None:
+    """Brings what the chosen way needs to this machine, once; blocks. Raises NoKafka."""
+    chosen = way()
+    if chosen == "java" and not _complete():
+        progress(f"fetching Apache Kafka {versions.KAFKA} from Maven Central (once)")
+        _copy_jars(progress)
+    elif chosen == "docker":
+        there = subprocess.run(["docker", "image", "inspect", versions.KAFKA_IMAGE], capture_output=True, check=False)
+        if there.returncode != 0:
+            progress(f"pulling {versions.KAFKA_IMAGE} (once)")
+            pulled = subprocess.run(
+                ["docker", "pull", "-q", versions.KAFKA_IMAGE], capture_output=True, text=True, check=False
+            )
+            if pulled.returncode != 0:
+                raise NoKafka(f"docker could not pull {versions.KAFKA_IMAGE}: {pulled.stderr.strip()}")
+
+
+def command(folder: Path, address: str, port: int = PORT, controller_port: int = CONTROLLER_PORT) -> KafkaProcess:
+    """How to run one broker in KRaft mode whose state lives in folder and that listens at address:port. Raises NoKafka."""
+    chosen = way()
+    if chosen == "given":
+        bootstrap = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
+        host, _, number = bootstrap.split(",")[0].strip().rpartition(":")
+        return KafkaProcess([], {}, bootstrap, lambda: _listens(host, int(number)))
+    folder.mkdir(parents=True, exist_ok=True)
+    bootstrap = f"{address}:{port}"
+
+    def ready() -> bool:
+        return _listens(address, port)
+
+    env = {name: os.environ[name] for name in ("PATH", "HOME", "JAVA_HOME", "DOCKER_HOST") if name in os.environ}
+    if chosen == "docker":
+        return KafkaProcess(_docker(address, port, controller_port), env, bootstrap, ready)
+    properties = _properties(folder, address, port, controller_port)
+    if not (folder / "data" / "meta.properties").exists():
+        _format(folder, properties, env)
+    argv = ["java", *HEAP, *_logging(folder), "-cp", f"{JARS}/*", "kafka.Kafka", str(properties)]
+    return KafkaProcess(argv, env, bootstrap, ready)
+
+
+def _java_version() -> int:
+    java = shutil.which("java")
+    if java is None:
+        return 0
+    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
+    quoted = said.partition('"')[2].partition('"')[0]
+    return int(quoted.split(".")[0]) if quoted.split(".")[0].isdigit() else 0
+
+
+def _complete() -> bool:
+    return (JARS / ".complete").exists()
+
+
+POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
+  <modelVersion>4.0.0</modelVersion>
+  <groupId>eventproc</groupId><artifactId>kafka-on-this-machine</artifactId><version>1</version><packaging>pom</packaging>
+  <dependencies>
+    <dependency><groupId>org.apache.kafka</groupId><artifactId>kafka_{scala}</artifactId><version>{kafka}</version></dependency>
+    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-slf4j-impl</artifactId><version>{log4j}</version></dependency>
+    <dependency><groupId>org.apache.logging.log4j</groupId><artifactId>log4j-core</artifactId><version>{log4j}</version></dependency>
+  </dependencies>
+</project>
+"""
+
+
+def _copy_jars(progress: Progress) -> None:
+    JARS.mkdir(parents=True, exist_ok=True)
+    pom = JARS / "pom.xml"
+    pom.write_text(POM.format(scala=versions.KAFKA_SCALA, kafka=versions.KAFKA, log4j=versions.KAFKA_LOG4J))
+    log = JARS / "maven.log"
+    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={JARS}", "-DincludeScope=runtime"]
+    with log.open("wb") as out:
+        child = subprocess.Popen(["mvn", "-B", "-f", str(pom), *goal], stdout=out, stderr=subprocess.STDOUT)
+        seen = 0
+        while child.poll() is None:
+            time.sleep(1)
+            there = len(list(JARS.glob("*.jar")))
+            if there > seen:
+                seen = there
+                progress(f"  {there} jars")
+    if child.returncode != 0:
+        raise NoKafka(f"Maven could not fetch Kafka {versions.KAFKA}; the end of {log}:\n{log.read_text()[-1500:]}")
+    (JARS / ".complete").touch()
+
+
+def _properties(folder: Path, address: str, port: int, controller_port: int) -> Path:
+    settings: Mapping[str, object] = {
+        "process.roles": "broker,controller",
+        "node.id": 1,
+        "controller.quorum.voters": f"1@{address}:{controller_port}",
+        "controller.listener.names": "CONTROLLER",
+        "listeners": f"PLAINTEXT://{address}:{port},CONTROLLER://{address}:{controller_port}",
+        "advertised.listeners": f"PLAINTEXT://{address}:{port}",
+        "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "log.dirs": folder / "data",
+        "auto.create.topics.enable": "false",
+        **SINGLE,
+    }
+    path = folder / "server.properties"
+    path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
+    return path
+
+
+SINGLE = {
+    "offsets.topic.replication.factor": 1,
+    "offsets.topic.num.partitions": 8,
+    "transaction.state.log.replication.factor": 1,
+    "transaction.state.log.min.isr": 1,
+    "share.coordinator.state.topic.replication.factor": 1,
+    "share.coordinator.state.topic.min.isr": 1,
+    "group.initial.rebalance.delay.ms": 0,
+}
+"""What a broker that is alone needs."""
+
+
+def _logging(folder: Path) -> list[str]:
+    config = folder / "log4j2.properties"
+    config.write_text(
+        "appender.out.type=Console\nappender.out.name=out\nappender.out.layout.type=PatternLayout\n"
+        "appender.out.layout.pattern=%d %p %m (%c)%n\nrootLogger.level=WARN\nrootLogger.appenderRef.out.ref=out\n"
+    )
+    return [f"-Dlog4j2.configurationFile={config}"]
+
+
+def _format(folder: Path, properties: Path, env: Mapping[str, str]) -> None:
+    cluster = uuid.uuid4()
+    tool = ["java", *HEAP, *_logging(folder), "-cp", f"{JARS}/*", "kafka.tools.StorageTool"]
+    done = subprocess.run(
+        [*tool, "format", "-t", str(cluster), "-c", str(properties)],
+        env=dict(env),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise NoKafka(
+            f"Kafka's storage could not be formatted in {folder}: {(done.stderr or done.stdout).strip()[-1000:]}"
+        )
+
+
+def _docker(address: str, port: int, controller_port: int) -> list[str]:
+    env = {
+        "KAFKA_PROCESS_ROLES": "broker,controller",
+        "KAFKA_NODE_ID": "1",
+        "KAFKA_CONTROLLER_QUORUM_VOTERS": f"1@{address}:{controller_port}",
+        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+        "KAFKA_LISTENERS": f"PLAINTEXT://{address}:{port},CONTROLLER://{address}:{controller_port}",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{address}:{port}",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        **{"KAFKA_" + name.upper().replace(".", "_"): str(value) for name, value in SINGLE.items()},
+    }
+    pairs = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
+    return ["docker", "run", "--rm", "--init", "--network", "host", *pairs, versions.KAFKA_IMAGE]
+
+
+def _listens(host: str, port: int) -> bool:
+    try:
+        socket.create_connection((host, port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+if __name__ == "__main__":
+    fetch(lambda text: print(text, file=sys.stderr))

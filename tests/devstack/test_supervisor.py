@@ -1,0 +1,134 @@
+"""The supervisor, with real small processes."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from devstack.supervisor import Process, StartFailed, Supervisor
+
+SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
+STUBBORN = [
+    sys.executable,
+    "-c",
+    "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(600)",
+]
+
+
+def wait_until(true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline, f"waited 30 s for {what}"
+        os.sched_yield()
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def pid_of(state: Path, name: str) -> int:
+    return int((state / "pids" / f"{name}.pid").read_text())
+
+
+@pytest.fixture
+def supervisor(tmp_path: Path) -> Iterator[Supervisor]:
+    made = Supervisor(tmp_path)
+    yield made
+    made.stop()
+
+
+def test_a_process_that_is_killed_is_started_again(tmp_path: Path, supervisor: Supervisor) -> None:
+    supervisor.add(Process("sleeper", SLEEPER, dict(os.environ)))
+    supervisor.start(lambda text: None)
+    first = pid_of(tmp_path, "sleeper")
+
+    os.kill(first, signal.SIGKILL)
+
+    wait_until(lambda: pid_of(tmp_path, "sleeper") != first, "a new process")
+    assert alive(pid_of(tmp_path, "sleeper"))
+
+
+def test_stop_ends_all_and_takes_the_pid_files_away(tmp_path: Path, supervisor: Supervisor) -> None:
+    for name in ("one", "two"):
+        supervisor.add(Process(name, SLEEPER, dict(os.environ)))
+    supervisor.start(lambda text: None)
+    pids = [pid_of(tmp_path, name) for name in ("one", "two")]
+
+    supervisor.stop()
+
+    assert not any(alive(pid) for pid in pids)
+    assert list((tmp_path / "pids").iterdir()) == []
+
+
+def test_one_that_ignores_sigterm_is_killed_after_the_grace(
+    tmp_path: Path, supervisor: Supervisor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("devstack.supervisor.GRACE_S", 0.1)
+    log = tmp_path / "logs" / "stubborn.log"
+    supervisor.add(Process("stubborn", STUBBORN, dict(os.environ), ready=lambda: "up" in log.read_text()))
+    supervisor.start(lambda text: None)
+    pid = pid_of(tmp_path, "stubborn")
+
+    supervisor.stop()
+
+    assert not alive(pid)
+
+
+def test_each_starts_when_the_one_before_is_ready(tmp_path: Path, supervisor: Supervisor) -> None:
+    told: list[str] = []
+    marker = tmp_path / "marker"
+    make = [sys.executable, "-c", f"import time; open({str(marker)!r}, 'w').close(); time.sleep(600)"]
+    check = [sys.executable, "-c", f"import os, time; assert os.path.exists({str(marker)!r}); time.sleep(600)"]
+    supervisor.add(Process("first", make, dict(os.environ), ready=marker.exists))
+    supervisor.add(Process("second", check, dict(os.environ)))
+
+    supervisor.start(told.append)
+
+    assert [text.split()[0] for text in told] == ["first", "second"]
+
+
+def test_a_process_that_ends_while_starting_is_named_with_the_end_of_its_log(
+    tmp_path: Path, supervisor: Supervisor
+) -> None:
+    broken = [sys.executable, "-c", "import sys; print('no such setting'); sys.exit(3)"]
+    supervisor.add(Process("good", SLEEPER, dict(os.environ)))
+    supervisor.add(Process("broken", broken, dict(os.environ), ready=lambda: False))
+
+    with pytest.raises(StartFailed, match=r"(?s)broken ended with exit code 3.*no such setting"):
+        supervisor.start(lambda text: None)
+
+    assert list((tmp_path / "pids").iterdir()) == []
+
+
+def test_kill_9_of_the_supervisor_leaves_nobody_behind(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "from pathlib import Path\n"
+        "from devstack.supervisor import Process, Supervisor\n"
+        "s = Supervisor(Path(sys.argv[1]))\n"
+        "s.add(Process('sleeper', [sys.executable, '-c', 'import time; time.sleep(600)'], dict(os.environ)))\n"
+        "s.start(lambda text: None)\n"
+        "print('up', flush=True)\n"
+        "s.run_forever()\n"
+    )
+    root = Path(__file__).resolve().parents[2]
+    parent = subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], cwd=root, stdout=subprocess.PIPE, text=True
+    )
+    assert parent.stdout is not None
+    assert parent.stdout.readline() == "up\n"
+    child = pid_of(tmp_path, "sleeper")
+
+    parent.kill()
+    parent.wait()
+    parent.stdout.close()
+
+    wait_until(lambda: not alive(child), "the child to end")
