@@ -38,8 +38,7 @@ def main() -> int:
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     broker = open_broker(belt)
     admin = broker.admin()
-    # the results are all that we read; the dispatcher makes the tasks' topics
-    wanted = tuple(topic for topic in topics(()) if topic.name == RESULTS)
+    wanted = topics(())  # of no runtime: the tasks' topics are the dispatcher's to make
     loop.until_ready(
         lambda: admin.ensure_topics(wanted, belt.replication, belt.max_message_bytes), health, "kafka", stop
     )

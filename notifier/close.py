@@ -10,7 +10,8 @@ from ledger import Ledger, results
 from schemas.encoding import decode
 from schemas.errors import InvalidMessage
 from schemas.records import Result, result_from
-from stream.messages import Message, Rejected
+from stream.loop import Rejected
+from stream.messages import Message
 from telemetry import metrics
 from telemetry.logs import bound
 

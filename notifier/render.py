@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import email.policy
 import unicodedata
 from datetime import UTC, datetime
 from email.message import EmailMessage
+from email.policy import EmailPolicy
 from email.utils import format_datetime
 from pathlib import Path
 
@@ -15,8 +15,18 @@ from ledger.outbox import Mail
 from notifier.explain import Explained, explain
 
 MOST_NAME = 100  # characters of a handler's or an archive's name in the subject
-# 7 bit: any server takes it; the line end is CRLF
-POLICY = email.policy.SMTP.clone(cte_type="7bit")
+
+
+class _Policy(EmailPolicy):
+    """As email.policy.SMTP, but a header's text begins on the line of its name: filters look for "Subject: [eventproc]"."""
+
+    def fold_binary(self, name: str, value: str) -> bytes:
+        start = f"{name}:".encode()
+        return super().fold_binary(name, value).replace(start + b"\r\n ", start + b" ", 1)
+
+
+POLICY = _Policy(linesep="\r\n", cte_type="7bit")  # 7 bit: any server takes it
+
 
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),

@@ -6,15 +6,22 @@ import asyncio
 import dataclasses
 import json
 import threading
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from ledger import Ledger
+from ledger.claims import Claimant, ClaimedRun, Rules, claim
+from ledger.events import Match, record_events
+from ledger.handlers import NewHandler, register
 from ledger.outbox import Mail, RunView
 from notifier.settings import NotifierSettings
-from schemas.records import Outcome, RunError
+from schemas.events import event_from
+from schemas.records import Outcome, Result, RunError
 
 START_NS = 1591844350000000000
 
@@ -114,10 +121,10 @@ def error() -> RunError:
 
 
 @contextmanager
-def serving(protocol: Callable[[], Any], **options: Any) -> Iterator[int]:
+def serving(protocol: Callable[[], Any], port: int = 0, **options: Any) -> Iterator[int]:
     """An asyncio server in a thread of its own; gives its port."""
     loop = asyncio.new_event_loop()
-    server = loop.run_until_complete(loop.create_server(protocol, "127.0.0.1", 0, **options))
+    server = loop.run_until_complete(loop.create_server(protocol, "127.0.0.1", port, **options))
     thread = threading.Thread(target=loop.run_forever, daemon=True)
     thread.start()
     try:
@@ -155,3 +162,61 @@ def smtp() -> Callable[..., Any]:
 def settings() -> Callable[..., NotifierSettings]:
     """Settings for a server at that port; keyword arguments change them."""
     return make_settings
+
+
+class Book:
+    """A real ledger with runs that an executor has claimed."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self.ledger = ledger
+
+    def claimed(
+        self, name: str = "fault_report", success: str = "alice@example.com", failure: str = "bob@example.com"
+    ) -> Result:
+        """Registers a handler, dispatches an event to it and claims the run; returns how it ended well, as the executor says it."""
+        hook = "ctingress.on_complete"
+        new = NewHandler(
+            hook=hook,
+            name=name,
+            owner="alice",
+            tags=(),
+            notify_on_success=success,
+            notify_on_failure=failure,
+            runtime="py3.11",
+            blob=b"blob",
+            python_version="3.11.7",
+            dill_version="0.4.0",
+            packages={},
+            source="def fault_report(**kwargs): ...",
+            first_line=1,
+            file_name="notebook.ipynb",
+        )
+        event = event_from(hook, {**EVENT, "RequestID": str(uuid.uuid4())})
+        with self.ledger.write() as session:
+            handler = register(session, new, "alice")
+            match = Match(handler.id, handler.version, "alice", "py3.11")
+            (recorded,) = record_events(session, [(event, [match])])
+        (invitation,) = recorded.invitations
+        claimant = Claimant("boot", uuid.uuid4().hex, "executor-a")
+        with self.ledger.write() as session:
+            ((run_id, answer),) = claim(session, claimant, [invitation.run_id], Rules())
+        assert isinstance(answer, ClaimedRun)
+        return Result(
+            run_id,
+            answer.lease_id,
+            Outcome.SUCCEEDED,
+            "executor-a",
+            text="Fault current 4.21 kA",
+            log="reading\n",
+            started_at_ns=START_NS,
+            ended_at_ns=START_NS + 10**9,
+        )
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Book]:
+    """A ledger in SQLite, and what is needed to have runs in it."""
+    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
+    ledger.migrate()
+    yield Book(ledger)
+    ledger.close()

@@ -230,6 +230,7 @@ def test_no_name_can_add_a_header(end: str, mail: MakeMail, run: MakeRun) -> Non
     evil = f"x{end}Bcc: bob@example.com{end}{end}body"
     message = received(mail(run(handler_name=evil, event_subject=evil, owner=evil)))
     assert message["Bcc"] is None
+    assert message["Subject"].startswith("[eventproc]")
     words = "[eventproc] x Bcc: bob@example.com body succeeded on x Bcc: bob@example.com body"
     assert message["Subject"].replace(" ", "") == words.replace(" ", "")
 

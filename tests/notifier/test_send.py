@@ -1,0 +1,213 @@
+"""Every email of the outbox is sent, tried again or given up, and the outbox says which."""
+
+from __future__ import annotations
+
+import dataclasses
+import email
+import email.policy
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiosmtpd.smtp import SMTP
+
+from devstack.mail import Sink
+from ledger import Ledger, outbox, results
+from ledger.outbox import Mail
+from notifier.send import Sender
+from notifier.settings import NotifierSettings
+from schemas.errors import TryLater
+from schemas.records import Outcome
+from telemetry.health import Health
+
+Book = Any  # the fixture's class is conftest's
+Serve = Callable[..., Any]
+Settings = Callable[..., NotifierSettings]
+
+
+class Picky(Sink):
+    """Keeps mail, but answers some recipients as told."""
+
+    def __init__(self, folder: Path, answers: dict[str, str]) -> None:
+        super().__init__(folder)
+        self.answers = answers
+        self.arrived = threading.Event()
+
+    async def handle_RCPT(self, _server: Any, _session: Any, envelope: Any, address: str, _options: Any) -> str:
+        answer = self.answers.get(address, "250 OK")
+        if answer.startswith("250"):
+            envelope.rcpt_tos.append(address)
+        return answer
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        answer = await super().handle_DATA(server, session, envelope)
+        self.arrived.set()
+        return answer
+
+    def kept(self) -> list[str]:
+        return [path.name.split("-", 2)[2].removesuffix(".eml") for path in sorted(self._folder.glob("*.eml"))]
+
+
+def close(ledger: Ledger, result: Any) -> None:
+    with ledger.write() as session:
+        assert results.close(session, result).counted
+
+
+def due(ledger: Ledger) -> list[Mail]:
+    """What may be sent now; taken for no time, so that it stays due."""
+    with ledger.write() as session:
+        return outbox.take(session, "test", 100, 0.0)
+
+
+@pytest.fixture
+def sink(tmp_path: Path) -> Picky:
+    return Picky(tmp_path / "mail", {})
+
+
+@pytest.fixture
+def sender(sink: Picky, smtp: Serve, settings: Settings, book: Book) -> Iterator[Sender]:
+    with smtp(lambda: SMTP(sink, hostname="mail.example.com")) as port:
+        yield Sender(book.ledger, settings(port, first_wait_s=1000.0), Health("notifier"))
+
+
+@contextmanager
+def running(sender: Sender) -> Iterator[None]:
+    thread = threading.Thread(target=sender.run)
+    thread.start()
+    try:
+        yield
+    finally:
+        sender.stop()
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def test_an_email_is_sent_once_and_then_gone_from_the_outbox(sender: Sender, sink: Picky, book: Book) -> None:
+    result = book.claimed()
+    close(book.ledger, result)
+    assert sender.turn() == 1
+    assert sender.turn() == 0
+    (path,) = sink._folder.glob("*.eml")
+    message = email.message_from_bytes(path.read_bytes(), policy=email.policy.default)
+    assert message["Subject"] == "[eventproc] fault_report succeeded on feeder7.zip"
+    assert message["X-Eventproc-Run"] == result.run_id
+    assert due(book.ledger) == []
+
+
+def test_an_email_that_is_put_off_waits_while_the_others_go_out(sender: Sender, sink: Picky, book: Book) -> None:
+    sink.answers = {"bob@example.com": "450 4.2.1 mailbox busy"}
+    for recipient in ("bob@example.com", "alice@example.com"):
+        close(book.ledger, book.claimed(name=recipient.partition("@")[0], success=recipient))
+    sender.turn()
+    assert sink.kept() == ["alice@example.com"]
+    assert sender.turn() == 0, "it is not due before its wait is over"
+
+
+def test_an_email_that_waited_is_sent_with_the_same_message_id(
+    sink: Picky, smtp: Serve, settings: Settings, book: Book
+) -> None:
+    sink.answers = {"alice@example.com": "451 4.7.1 greylisted"}
+    close(book.ledger, book.claimed())
+    (before,) = due(book.ledger)
+    with smtp(lambda: SMTP(sink)) as port:
+        sender = Sender(book.ledger, settings(port, first_wait_s=0.001), Health("notifier"))
+        sender.turn()
+        sink.answers = {}
+        while sender.turn() == 0:
+            pass
+    (path,) = sink._folder.glob("*.eml")
+    assert email.message_from_bytes(path.read_bytes())["Message-ID"] == before.message_id
+
+
+def test_a_refused_recipient_is_given_up(sender: Sender, sink: Picky, book: Book) -> None:
+    sink.answers = {"alice@example.com": "550 5.1.1 no such user"}
+    close(book.ledger, book.claimed())
+    assert sender.turn() == 1
+    sink.answers = {}
+    assert due(book.ledger) == []
+    assert sender.turn() == 0 and sink.kept() == []
+
+
+def test_an_email_that_is_put_off_too_often_is_given_up(
+    sink: Picky, smtp: Serve, settings: Settings, book: Book
+) -> None:
+    sink.answers = {"alice@example.com": "450 4.2.1 mailbox busy"}
+    close(book.ledger, book.claimed())
+    with smtp(lambda: SMTP(sink)) as port:
+        sender = Sender(book.ledger, settings(port, first_wait_s=0.001, most_tries=1), Health("notifier"))
+        sender.turn()
+    assert due(book.ledger) == []
+
+
+@pytest.mark.parametrize("domains", ["", "example.org"])
+def test_nobody_outside_the_allowed_domains_is_written_to(
+    domains: str, sink: Picky, smtp: Serve, settings: Settings, book: Book
+) -> None:
+    close(book.ledger, book.claimed())
+    with smtp(lambda: SMTP(sink)) as port:
+        Sender(book.ledger, settings(port, mail_domains=domains), Health("notifier")).turn()
+    assert sink.kept() == []
+    assert due(book.ledger) == []
+
+
+def test_a_server_that_breaks_off_leaves_every_email_for_later(smtp: Serve, settings: Settings, book: Book) -> None:
+    class Dropping:
+        async def handle_DATA(self, server: Any, _session: Any, _envelope: Any) -> str:
+            server.transport.abort()
+            return "250 OK"
+
+    for name in ("one", "two", "three"):
+        close(book.ledger, book.claimed(name=name))
+    health = Health("notifier")
+    with smtp(lambda: SMTP(Dropping())) as port:
+        sender = Sender(book.ledger, settings(port, first_wait_s=1000.0), health)
+        with pytest.raises(TryLater):
+            sender.turn()
+    assert health.ready_answer()[1]["checks"]["smtp"]["ok"] is False
+    assert len(due(book.ledger)) == 2, "the one that it broke off at waits, the others are due"
+
+
+def test_a_server_that_is_away_is_waited_for_and_shown(
+    settings: Settings, smtp: Serve, sink: Picky, book: Book
+) -> None:
+    close(book.ledger, book.claimed())
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    health = Health("notifier")
+    sender = Sender(book.ledger, settings(port, every_s=0.01), health)
+    with running(sender):
+        while "smtp" not in health.ready_answer()[1]["checks"]:
+            pass
+        assert health.ready_answer()[1]["checks"]["smtp"]["ok"] is False
+        with smtp(lambda: SMTP(sink), port=port):
+            assert sink.arrived.wait(60)
+    assert sink.kept() == ["alice@example.com"]
+    assert health.ready_answer()[1]["checks"]["smtp"]["ok"] is True
+
+
+def test_a_sender_that_is_woken_looks_at_once(sink: Picky, smtp: Serve, settings: Settings, book: Book) -> None:
+    health = Health("notifier")
+    with smtp(lambda: SMTP(sink)) as port:
+        sender = Sender(book.ledger, settings(port, every_s=3600.0), health)
+        with running(sender):
+            while "outbox" not in health.ready_answer()[1]["checks"]:
+                pass  # it has looked once and found nothing
+            close(book.ledger, book.claimed())
+            sender.wake()
+            assert sink.arrived.wait(60)
+    assert sink.kept() == ["alice@example.com"]
+
+
+def test_a_mail_of_which_no_email_can_be_made_is_given_up_and_the_next_one_goes_out(
+    sender: Sender, sink: Picky, book: Book
+) -> None:
+    bad = dataclasses.replace(book.claimed(name="bad"), started_at_ns=2**63 - 1, ended_at_ns=-(2**63))
+    close(book.ledger, bad)
+    close(book.ledger, dataclasses.replace(book.claimed(name="good"), outcome=Outcome.FAILED))
+    sender.turn()
+    assert "bob@example.com" in sink.kept()
+    assert due(book.ledger) == []
