@@ -24,6 +24,7 @@ class Health:
         self._max_turn_age_s = max_turn_age_s
         self._last_turn = time.monotonic()
         self._checks: dict[str, tuple[bool, str]] = {}
+        self._changing = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
         metrics.last_turn_age_seconds.set_function(self.age)
 
@@ -38,7 +39,8 @@ class Health:
     def ready(self, name: str, ok: bool, why: str = "") -> None:
         """The dependency of that name answers (ok), or does not and why. Any thread; the last word counts."""
         if self._checks.get(name) != (ok, why):
-            self._checks = {**self._checks, name: (ok, why)}  # a new one, so that readers need no lock
+            with self._changing:
+                self._checks = {**self._checks, name: (ok, why)}  # a new one, so that readers need no lock
 
     def live_answer(self) -> tuple[int, dict[str, Any]]:
         """What /healthz says: 200 or 503, and a body for JSON."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -82,6 +83,15 @@ def test_readiness_names_what_is_not_well_and_why(health: Health, get: Get) -> N
     }
     health.ready("kafka", True)
     assert get("/readyz")[0] == 200
+
+
+def test_what_many_threads_report_is_all_there(health: Health) -> None:
+    threads = [threading.Thread(target=health.ready, args=(f"part {n}", True)) for n in range(50)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(health.ready_answer()[1]["checks"]) == 50
 
 
 def test_an_unknown_path_is_not_found_and_says_what_there_is(get: Get) -> None:
