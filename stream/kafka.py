@@ -89,7 +89,7 @@ class KafkaSender:
         self._sent.futures = []
         with _consequences():
             for future in futures:
-                future.get(timeout_ms=int(timeout_s * 1000))
+                future.get(timeout=timeout_s)
 
     def close(self) -> None:
         self._client.close(timeout=1)

@@ -1,0 +1,208 @@
+"""What stations rely on, held against the broker in memory and a real Kafka alike."""
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from schemas.errors import InvalidMessage
+from schemas.topics import Topic
+from stream.broker import Consumer
+from stream.messages import Message
+
+
+def polled(consumer: Consumer, count: int, seconds: float = 30.0) -> list[Message]:
+    """Polls until count messages came; fails when they do not."""
+    found: list[Message] = []
+    deadline = time.monotonic() + seconds
+    while len(found) < count:
+        assert time.monotonic() < deadline, f"{len(found)} of {count} messages came"
+        found.extend(consumer.poll(0.2, 100))
+    return found
+
+
+def nothing_comes(consumer: Consumer) -> bool:
+    return all(not consumer.poll(0.05, 100) for _ in range(4))
+
+
+def until(true: Callable[[], object], *consumers: Consumer) -> None:
+    deadline = time.monotonic() + 30
+    while not true():
+        assert time.monotonic() < deadline
+        for consumer in consumers:
+            assert consumer.poll(0.05, 100) == []
+
+
+def test_a_message_comes_as_it_was_sent(belt: Any) -> None:
+    producer = belt.broker.producer()
+    producer.send(belt.topic, b"value", key=b"key", headers=[("a", b"1"), ("a", b"2")])
+    producer.flush(10)
+
+    (message,) = polled(belt.broker.consumer([belt.topic], belt.group), 1)
+
+    assert (message.topic, message.key, message.value, message.headers) == (belt.topic, b"key", b"value", (("a", b"1"), ("a", b"2")))
+    assert message.timestamp_ms > 0
+
+
+def test_a_new_group_begins_at_the_beginning(belt: Any) -> None:
+    producer = belt.broker.producer()
+    for number in range(5):
+        producer.send(belt.topic, b"%d" % number, key=b"k")
+    producer.flush(10)
+
+    assert [m.value for m in polled(belt.broker.consumer([belt.topic], belt.group), 5)] == [b"0", b"1", b"2", b"3", b"4"]
+
+
+def test_what_was_not_committed_comes_again_to_the_next_member(belt: Any) -> None:
+    producer = belt.broker.producer()
+    for number in range(4):
+        producer.send(belt.topic, b"%d" % number, key=b"k")
+    producer.flush(10)
+    first = belt.broker.consumer([belt.topic], belt.group)
+    messages = polled(first, 4)
+    first.commit(messages[:2])
+    first.close()
+
+    second = belt.again().consumer([belt.topic], belt.group)
+
+    assert [m.value for m in polled(second, 2)] == [b"2", b"3"]
+
+
+def test_no_more_come_at_a_time_than_asked_for_and_none_is_skipped(belt: Any) -> None:
+    producer = belt.broker.producer()
+    for number in range(7):
+        producer.send(belt.topic, b"%d" % number, key=b"k")
+    producer.flush(10)
+    consumer = belt.broker.consumer([belt.topic], belt.group)
+    sizes, values = [], []
+    while len(values) < 7:
+        batch = consumer.poll(5, 2)
+        sizes.append(len(batch))
+        values.extend(m.value for m in batch)
+
+    assert max(sizes) == 2
+    assert values == [b"%d" % number for number in range(7)]
+
+
+def test_a_paused_member_takes_nothing_and_goes_on_where_it_was(belt: Any) -> None:
+    producer = belt.broker.producer()
+    consumer = belt.broker.consumer([belt.topic], belt.group)
+    until(lambda: len(consumer.assignment()) == 3, consumer)
+    consumer.pause_all()
+    producer.send(belt.topic, b"late", key=b"k")
+    producer.flush(10)
+
+    assert nothing_comes(consumer)
+    assert len(consumer.assignment()) == 3
+    consumer.resume_all()
+    assert [m.value for m in polled(consumer, 1)] == [b"late"]
+
+
+def test_two_members_share_the_partitions_and_one_that_leaves_gives_its_own_back(belt: Any) -> None:
+    first = belt.broker.consumer([belt.topic], belt.group)
+    until(lambda: len(first.assignment()) == 3, first)
+    second = belt.again().consumer([belt.topic], belt.group)
+
+    until(lambda: len(first.assignment()) + len(second.assignment()) == 3 and second.assignment(), first, second)
+    assert not first.assignment() & second.assignment()
+    second.close()
+    until(lambda: len(first.assignment()) == 3, first)
+
+
+def test_a_paused_member_takes_nothing_from_partitions_that_come_to_it(belt: Any) -> None:
+    first = belt.broker.consumer([belt.topic], belt.group)
+    until(lambda: len(first.assignment()) == 3, first)
+    second = belt.again().consumer([belt.topic], belt.group)
+    until(lambda: len(first.assignment()) + len(second.assignment()) == 3 and second.assignment(), first, second)
+    second.pause_all()
+    first.close()
+    producer = belt.broker.producer()
+    for number in range(30):
+        producer.send(belt.topic, b"v", key=b"%d" % number)
+    producer.flush(10)
+
+    until(lambda: len(second.assignment()) == 3, second)
+    assert nothing_comes(second)
+    second.resume_all()
+    assert len(polled(second, 30)) == 30
+
+
+def test_a_commit_of_what_has_gone_to_another_member_does_no_harm(belt: Any) -> None:
+    producer = belt.broker.producer()
+    producer.send(belt.topic, b"v", key=b"k")
+    producer.flush(10)
+    first = belt.broker.consumer([belt.topic], belt.group)
+    messages = polled(first, 1)
+    elsewhere = Message(belt.topic, 99, 5, None, b"", (), 0)
+
+    first.commit([*messages, elsewhere])
+
+    admin = belt.broker.admin()
+    assert dict(admin.committed(belt.group, belt.topic)) == {messages[0].partition: 1}
+    assert admin.lag(belt.group, belt.topic) == 0
+
+
+def test_lag_is_what_the_group_has_not_committed(belt: Any) -> None:
+    producer, admin = belt.broker.producer(), belt.broker.admin()
+    for number in range(10):
+        producer.send(belt.topic, b"v", key=b"%d" % number)
+    producer.flush(10)
+
+    assert sum(admin.end_offsets(belt.topic).values()) == 10
+    assert admin.lag(belt.group, belt.topic) == 10
+
+
+def test_a_message_that_is_too_large_is_refused_with_its_size_and_the_limit(belt: Any) -> None:
+    with pytest.raises(InvalidMessage, match="3000000 bytes; at most 2097152"):
+        belt.broker.producer().send(belt.topic, bytes(3_000_000))
+
+
+def test_a_message_as_large_as_allowed_arrives(belt: Any) -> None:
+    producer = belt.broker.producer()
+    producer.send(belt.topic, bytes(2 * 1024 * 1024), key=b"k", headers=[("h", b"x" * 1000)])
+    producer.flush(20)
+
+    (message,) = polled(belt.broker.consumer([belt.topic], belt.group), 1)
+
+    assert message.value is not None and len(message.value) == 2 * 1024 * 1024
+
+
+def test_topics_that_are_there_are_left_alone(belt: Any) -> None:
+    admin = belt.broker.admin()
+    admin.ensure_topics([Topic(belt.topic, "key", 7, 1000)], 1, 1024 * 1024)
+
+    assert len(admin.end_offsets(belt.topic)) == 3
+    admin.ping()
+
+
+def test_a_poll_comes_back_as_soon_as_there_is_a_message(belt: Any) -> None:
+    consumer, producer = belt.broker.consumer([belt.topic], belt.group), belt.broker.producer()
+    until(lambda: len(consumer.assignment()) == 3, consumer)
+    found: list[Message] = []
+    waiting = threading.Thread(target=lambda: found.extend(consumer.poll(60, 10)))
+    waiting.start()
+
+    producer.send(belt.topic, b"now", key=b"k")
+    producer.flush(10)
+    waiting.join(30)
+
+    assert [m.value for m in found] == [b"now"]
+
+
+def test_each_thread_flushes_its_own_messages(belt: Any) -> None:
+    producer = belt.broker.producer()
+
+    def send(number: int) -> None:
+        for _ in range(20):
+            producer.send(belt.topic, b"%d" % number, key=b"%d" % number)
+            producer.flush(20)
+
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert len(polled(belt.broker.consumer([belt.topic], belt.group), 80)) == 80
