@@ -42,7 +42,12 @@ def test_a_message_comes_as_it_was_sent(belt: Any) -> None:
 
     (message,) = polled(belt.broker.consumer([belt.topic], belt.group), 1)
 
-    assert (message.topic, message.key, message.value, message.headers) == (belt.topic, b"key", b"value", (("a", b"1"), ("a", b"2")))
+    assert (message.topic, message.key, message.value, message.headers) == (
+        belt.topic,
+        b"key",
+        b"value",
+        (("a", b"1"), ("a", b"2")),
+    )
     assert message.timestamp_ms > 0
 
 
@@ -52,7 +57,13 @@ def test_a_new_group_begins_at_the_beginning(belt: Any) -> None:
         producer.send(belt.topic, b"%d" % number, key=b"k")
     producer.flush(10)
 
-    assert [m.value for m in polled(belt.broker.consumer([belt.topic], belt.group), 5)] == [b"0", b"1", b"2", b"3", b"4"]
+    assert [m.value for m in polled(belt.broker.consumer([belt.topic], belt.group), 5)] == [
+        b"0",
+        b"1",
+        b"2",
+        b"3",
+        b"4",
+    ]
 
 
 def test_what_was_not_committed_comes_again_to_the_next_member(belt: Any) -> None:
