@@ -1,0 +1,51 @@
+"""The environment of zygote and handler: these names and no others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from executor.sandbox.job import Access
+
+SCRATCH = "/tmp"
+HOME = f"{SCRATCH}/home"
+CA_BUNDLE = "/etc/eventproc/btrdb-ca.pem"
+
+_COMMON = {
+    "MPLBACKEND": "Agg",
+    "TZ": "UTC",
+    "LANG": "C.UTF-8",
+    # threads must not exist before a fork, and a run has one slot of a machine
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "NUMEXPR_NUM_THREADS": "1",
+}
+
+
+def zygote_environment() -> Mapping[str, str]:
+    """Of the zygote's process, which a child sees in /proc/self/environ: no secret, nothing of the executor's own.
+
+    Page tables are most of a fork's cost: plain malloc in transparent huge pages makes them small.
+    """
+    return {
+        **_COMMON,
+        "PYTHONMALLOC": "malloc",
+        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
+    }
+
+
+def handler_environment(access: Access, api_key: str) -> Mapping[str, str]:
+    """Of the handler, so that btrdb.connect(), Connection() and upload_file work in it."""
+    environment = {
+        **_COMMON,
+        "EXECUTOR_CONTEXT": "true",
+        "DOWNLOADS_ENDPOINT": access.downloads_endpoint,
+        "BTRDB_API_KEY": api_key,
+        "HOME": HOME,
+        "TMPDIR": SCRATCH,
+    }
+    if access.endpoint is not None:
+        environment["BTRDB_ENDPOINTS"] = access.endpoint
+    if access.ca_bundle is not None:
+        environment["BTRDB_CA_BUNDLE"] = CA_BUNDLE
+    return environment

@@ -1,0 +1,41 @@
+"""The run's API key, in every form in which it may be printed, masked before anything leaves the executor."""
+
+from __future__ import annotations
+
+import base64
+import re
+from urllib.parse import quote, quote_plus
+
+MASK = "[API key]"
+SHORTEST = 4
+
+
+class Mask:
+    """Masks one key: plain, URL-encoded, hexadecimal, and base64 (both alphabets, at every alignment within other text)."""
+
+    def __init__(self, key: str) -> None:
+        """key: as the handler has it; a key shorter than four characters is not masked (it would blot out the text)."""
+        forms = _forms(key) if len(key) >= SHORTEST else set()
+        self.longest = max((len(form) for form in forms), default=0)
+        """Characters of the longest form: what is cut from a text beyond a limit must be masked with so much more of it."""
+        ordered = sorted(forms, key=len, reverse=True)
+        self._pattern = re.compile("|".join(re.escape(form) for form in ordered)) if ordered else None
+
+    def __call__(self, text: str) -> str:
+        """The text with every occurrence replaced."""
+        return self._pattern.sub(MASK, text) if self._pattern else text
+
+
+def _forms(key: str) -> set[str]:
+    raw = key.encode("utf-8", "surrogatepass")
+    forms = {key, quote(raw, safe=""), quote(raw), quote_plus(raw), raw.hex(), raw.hex().upper()}
+    forms |= {re.sub("%[0-9A-F]{2}", lambda m: m.group().lower(), form) for form in list(forms) if "%" in form}
+    for offset in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            text = encode(b"\0" * offset + raw).decode().rstrip("=")
+            # the characters that depend on the neighbours of the key are left out
+            first = (0, 2, 3)[offset]
+            last = len(text) - (1 if (offset + len(raw)) % 3 else 0)
+            if last - first >= SHORTEST:
+                forms.add(text[first:last])
+    return {form for form in forms if len(form) >= SHORTEST}
