@@ -87,7 +87,8 @@ def test_no_more_come_at_a_time_than_asked_for_and_none_is_skipped(belt: Any) ->
         producer.send(belt.topic, b"%d" % number, key=b"k")
     producer.flush(10)
     consumer = belt.broker.consumer([belt.topic], belt.group)
-    sizes, values = [], []
+    sizes: list[int] = []
+    values: list[bytes | None] = []
     while len(values) < 7:
         batch = consumer.poll(5, 2)
         sizes.append(len(batch))

@@ -132,12 +132,13 @@ def test_nothing_is_committed_while_the_dead_letters_are_not_acknowledged() -> N
         if len(offsets) == 1:
             broker.away = True
             threading.Timer(0.3, lambda: setattr(broker, "away", False)).start()
+        if broker.away:
             stop.clear()
         return [Rejected(m, "no good") for m in batch]
 
     run(broker, Work(stop, 2, rejects_while_the_broker_goes_away), stop)
 
-    assert offsets == [0, 0]
+    assert len(offsets) >= 2 and not any(offsets)
     assert len(broker.messages(DEAD_LETTERS)) == 1
     assert committed(broker) == 1
 
