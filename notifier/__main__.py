@@ -23,7 +23,7 @@ from telemetry.settings import TelemetrySettings
 
 def main() -> int:
     """Closes runs in this thread, sends emails in a second one; until SIGTERM or SIGINT. 1 when the sender broke down."""
-    settings, belt = NotifierSettings(), StreamSettings()  # type: ignore[call-arg]
+    settings, belt = NotifierSettings(), StreamSettings()
     logs.setup("notifier")
     if not settings.mail_domains:
         structlog.get_logger().warning("EVENTPROC_MAIL_DOMAINS is empty: no email will be sent; '*' allows all domains")

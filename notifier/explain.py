@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from ledger.outbox import RunView
+from ledger.runs import RunView
 from schemas.records import Outcome
 
 MOST_TEXT = 100_000  # characters of the returned text
 MOST_TRACEBACK = 20_000
 MOST_LOG = 8_000
 MOST_LOG_LINES = 100
+MOST_ATTEMPTS = 5
 MOST_DATA_SETS = 25  # of those that were read, and of those that were not
 
 VERBS = {
@@ -79,7 +80,8 @@ class Explained:
 
 
 def explain(run: RunView) -> Explained:
-    """Everything worth saying of a run that has ended; lists and texts are bounded."""
+    """Everything worth saying of a run that has ended; lists and texts are bounded. Raises ValueError for one that has not."""
+    outcome = Outcome(run.state)
     event = _event(run.event_body)
     read, unread = _data_sets(event)
     log, shortened = _tail(clean(run.log))
@@ -87,12 +89,12 @@ def explain(run: RunView) -> Explained:
     return Explained(
         run_id=run.run_id,
         handler=clean(run.handler_name),
-        verb=VERBS[run.state],
-        good=run.state == Outcome.SUCCEEDED,
+        verb=VERBS[outcome],
+        good=outcome is Outcome.SUCCEEDED,
         archive=clean(run.event_subject),
-        headline=_headline(run, len(read), len(unread)),
+        headline=_headline(run, outcome),
         text=_shortened(clean(run.text).strip("\n"), MOST_TEXT),
-        error_type=clean(error.type) if error and (run.state == Outcome.FAILED or error.type.endswith("Error")) else "",
+        error_type=clean(error.type) if error and (outcome is Outcome.FAILED or error.type.endswith("Error")) else "",
         error_message=_shortened(clean(error.message), MOST_TRACEBACK) if error else "",
         traceback=_end(clean(error.traceback).rstrip(), MOST_TRACEBACK) if error else "",
         log=log,
@@ -103,7 +105,7 @@ def explain(run: RunView) -> Explained:
         more_unread=max(len(unread) - MOST_DATA_SETS, 0),
         notes=(*_starts(run), *_cautions(event)),
         facts=_facts(run),
-        next_step=NEXT[run.state].format(id=run.handler_id),
+        next_step=NEXT[outcome].format(id=run.handler_id),
     )
 
 
@@ -140,10 +142,10 @@ def size(count: int) -> str:
     return f"{float(f'{count / 1024**power:.3g}'):g} {('KiB', 'MiB', 'GiB', 'TiB')[power - 1]}"
 
 
-def _headline(run: RunView, read: int, unread: int) -> str:
+def _headline(run: RunView, outcome: Outcome) -> str:
     on = f"on {clean(run.event_subject)}" if run.event_subject else f"on event {run.request_id}"
     ran = duration((run.ended_at_ns - run.started_at_ns) / 1e9) if run.started_at_ns and run.ended_at_ns else ""
-    if run.state == Outcome.SUCCEEDED:
+    if outcome is Outcome.SUCCEEDED:
         return f"It ran {on}" + (f" and took {ran}." if ran else ".")
     said: Mapping[Outcome, Callable[[], str]] = {
         Outcome.FAILED: lambda: f"It raised an exception {on}" + (f", {ran} after its first line." if ran else "."),
@@ -158,26 +160,29 @@ def _headline(run: RunView, read: int, unread: int) -> str:
             f"Its process died {on} without an answer" + (f", {ran} after its first line." if ran else ".")
         ),
         Outcome.REFUSED: lambda: f"It could not be started {on}; not a line of it ran.",
-        Outcome.ABANDONED: lambda: (
-            f"It was given up {on}: each time it was started, the executor that ran it was lost."
-        ),
+        Outcome.ABANDONED: lambda: f"It was given up {on}: its attempts are used up.",
         Outcome.CANCELLED: lambda: f"It was removed before it started {on}.",
     }
-    return said[run.state]()
+    return said[outcome]()
 
 
 def _starts(run: RunView) -> list[str]:
-    starts = max(run.attempt, len(run.attempts))
+    # of an attempt that was lost with its executor nobody knows how far it came
+    starts = sum(attempt.begun or not attempt.reason.startswith("handed back") for attempt in run.attempts)
     if starts < 2:
         return []
-    lines = "; ".join(
-        f"{number}. on {executor or 'unknown'}: {how or 'running'}"
-        for number, (executor, how) in enumerate(run.attempts, 1)
-    )
     times = "twice" if starts == 2 else f"{starts} times"
-    return [
-        clean(f"This run was started {times}, so what the handler does may have been done more than once ({lines}).")
+    return [f"This run was started {times}, so what the handler does may have been done more than once."]
+
+
+def _attempts(run: RunView) -> str:
+    if len(run.attempts) < 2:
+        return ""
+    told = [
+        f"{number}. {attempt.executor or 'unknown'}: {attempt.reason or 'not ended'}"
+        for number, attempt in enumerate(run.attempts, 1)
     ]
+    return "; ".join(["..."] * (len(told) > MOST_ATTEMPTS) + told[-MOST_ATTEMPTS:])
 
 
 def _facts(run: RunView) -> tuple[tuple[str, str], ...]:
@@ -196,7 +201,8 @@ def _facts(run: RunView) -> tuple[tuple[str, str], ...]:
         ),
         ("Ended", moment(run.ended_at_ns, 3) if run.ended_at_ns else ""),
         ("Used", _used(run)),
-        ("Where", ", ".join(filter(None, [run.attempts[-1][0] if run.attempts else "", run.runtime]))),
+        ("Where", ", ".join(filter(None, [run.attempts[-1].executor if run.attempts else "", run.runtime]))),
+        ("Attempts", _attempts(run)),
         ("Files", ", ".join(f"{upload.name} ({size(upload.size)})" for upload in run.uploads)),
         ("Hook", run.hook),
         ("Request", run.request_id),

@@ -43,7 +43,8 @@ class CannotRender(ValueError):
 
 
 def render(mail: Mail, sender: str) -> EmailMessage:
-    """The email, ready to be sent with as_bytes(): 7 bit, lines end with CRLF, the same Message-ID each time.
+    """The email, ready to be sent with as_bytes(): 7 bit, lines end with CRLF, the same Message-ID each time
+    (the mail's, at the sender's domain).
 
     sender: the From address. Raises CannotRender when the mail accounts for no run, or for one that cannot be told.
     """
@@ -70,7 +71,7 @@ def _message(mail: Mail, sender: str, runs: tuple[Explained, ...]) -> EmailMessa
     message["To"] = mail.recipient
     message["Subject"] = subject
     message["Date"] = format_datetime(datetime.now(UTC))
-    message["Message-ID"] = mail.message_id if mail.message_id.startswith("<") else f"<{mail.message_id}>"
+    message["Message-ID"] = f"<{mail.message_id}@{sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834 section 5: no vacation notice comes back
     message["X-Auto-Response-Suppress"] = "All"  # the same for Exchange
     message["X-Eventproc-Run"] = ", ".join(run.run_id for run in runs)

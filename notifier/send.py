@@ -12,6 +12,7 @@ from sqlalchemy.orm import Session
 
 from ledger import Ledger, outbox
 from ledger.outbox import Mail
+from ledger.tables import PENDING, SENDING
 from notifier.deliver import Conversation, NotNow, Refused
 from notifier.render import CannotRender, render
 from notifier.settings import NotifierSettings
@@ -24,6 +25,7 @@ from telemetry.logs import bound
 log = structlog.get_logger()
 
 T = TypeVar("T")
+MEASURE_S = 15.0  # counting the outbox reads its whole index: not at every turn
 
 
 class Sender:
@@ -50,6 +52,7 @@ class Sender:
         """Sends until stop(); blocks. A server or a ledger that is away is waited for, and shown in readiness."""
         failures = 0
         server_known = False
+        measured = float("-inf")
         while not self._stop.is_set():
             try:
                 if not server_known:
@@ -57,6 +60,9 @@ class Sender:
                     server_known = True
                 while self.turn() == self._settings.batch and not self._stop.is_set():
                     pass
+                if time.monotonic() - measured >= MEASURE_S:
+                    self.measure()
+                    measured = time.monotonic()
                 failures = 0
                 self._woken.wait(self._settings.every_s)
                 self._woken.clear()
@@ -77,12 +83,14 @@ class Sender:
             lambda session: outbox.take(session, settings.name, settings.batch, settings.lease_s), began
         )
         if mails:
-            metrics.emails_pending.set(len(mails))
-            try:
-                self._send(mails, began)
-            finally:
-                metrics.emails_pending.set(0)
+            self._send(mails, began)
         return len(mails)
+
+    def measure(self) -> None:
+        """Sets the gauge of emails that wait. Raises TryLater."""
+        with self._ledger.read() as session:
+            counts = outbox.counts(session)
+        metrics.emails_pending.set(counts.get(PENDING, 0) + counts.get(SENDING, 0))
 
     def _probe(self) -> None:
         try:

@@ -54,7 +54,7 @@ results_total = Counter(
     "eventproc_results_total", "Results taken: closed, or stale (not of the present lease)", ["outcome"]
 )
 emails_total = Counter("eventproc_emails_total", "Attempts to send an email: sent, postponed, given_up", ["outcome"])
-emails_pending = Gauge("eventproc_emails_pending", "Emails taken from the outbox and not yet settled by this process")
+emails_pending = Gauge("eventproc_emails_pending", "Emails in the outbox that are neither sent nor given up")
 email_seconds = Histogram("eventproc_email_seconds", "Handing one email to the SMTP server", buckets=ROUND_TRIP)
 
 # registry and ledger

@@ -18,7 +18,8 @@ from ledger import Ledger
 from ledger.claims import Claimant, ClaimedRun, Rules, claim
 from ledger.events import Match, record_events
 from ledger.handlers import NewHandler, register
-from ledger.outbox import Mail, RunView
+from ledger.outbox import Mail
+from ledger.runs import AttemptView, RunView
 from notifier.settings import NotifierSettings
 from schemas.events import event_from
 from schemas.records import Outcome, Result, RunError
@@ -60,6 +61,10 @@ ZeroDivisionError: float division by zero
 """
 
 
+def attempt(executor: str, reason: str, begun: bool = True) -> AttemptView:
+    return AttemptView(executor, START_NS // 10**6, START_NS // 10**6 + 1000, begun, reason)
+
+
 def make_run(event: dict[str, Any] | None = None, **changes: Any) -> RunView:
     run = RunView(
         run_id="5f0c2c55-55cb-5a1e-9a1c-0d6f9f3d2b10",
@@ -81,8 +86,9 @@ def make_run(event: dict[str, Any] | None = None, **changes: Any) -> RunView:
         cpu_s=0.9,
         peak_memory_bytes=150_000_000,
         attempt=1,
-        attempts=(("executor-a", "succeeded"),),
+        attempts=(attempt("executor-a", "succeeded"),),
         event_subject="feeder7.zip",
+        event_tags=("fault",),
         event_body=json.dumps(EVENT if event is None else event).encode(),
         source="def fault_report(**kwargs): ...\n",
         first_line=10,
@@ -94,7 +100,7 @@ def make_run(event: dict[str, Any] | None = None, **changes: Any) -> RunView:
 def make_mail(*runs: RunView, **changes: Any) -> Mail:
     runs = runs or (make_run(),)
     kind = "success" if runs[0].state == Outcome.SUCCEEDED else "failure"
-    mail = Mail(id=1, message_id="<1.abc@eventproc>", recipient="alice@example.com", kind=kind, runs=runs, tries=1)
+    mail = Mail(id=1, message_id="1.abc", recipient="alice@example.com", kind=kind, runs=runs, tries=1)
     return dataclasses.replace(mail, **changes)
 
 
@@ -130,7 +136,8 @@ def serving(protocol: Callable[[], Any], port: int = 0, **options: Any) -> Itera
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
-        loop.call_soon_threadsafe(lambda: (server.close(), loop.stop()))
+        loop.call_soon_threadsafe(server.close)
+        loop.call_soon_threadsafe(loop.stop)
         thread.join()
         for task in (left := asyncio.all_tasks(loop)):
             task.cancel()
@@ -171,7 +178,11 @@ class Book:
         self.ledger = ledger
 
     def claimed(
-        self, name: str = "fault_report", success: str = "alice@example.com", failure: str = "bob@example.com"
+        self,
+        name: str = "fault_report",
+        success: str = "alice@example.com",
+        failure: str = "bob@example.com",
+        **event_fields: Any,
     ) -> Result:
         """Registers a handler, dispatches an event to it and claims the run; returns how it ended well, as the executor says it."""
         hook = "ctingress.on_complete"
@@ -191,7 +202,7 @@ class Book:
             first_line=1,
             file_name="notebook.ipynb",
         )
-        event = event_from(hook, {**EVENT, "RequestID": str(uuid.uuid4())})
+        event = event_from(hook, {**EVENT, "RequestID": str(uuid.uuid4()), **event_fields})
         with self.ledger.write() as session:
             handler = register(session, new, "alice")
             match = Match(handler.id, handler.version, "alice", "py3.11")

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from ledger.outbox import Mail, RunView
+from ledger.outbox import Mail
+from ledger.runs import AttemptView, RunView
 from notifier.explain import MOST_LOG, MOST_LOG_LINES, MOST_TEXT, VERBS, duration, moment, size
 from notifier.render import CannotRender, render
 from schemas.records import Outcome, RunError, Upload
@@ -55,6 +56,10 @@ def both(message: EmailMessage) -> list[str]:
     return [" ".join(plain(message).split()), shown(message)]
 
 
+def lost(executor: str) -> AttemptView:
+    return AttemptView(executor, 0, 1, False, "lost with its executor")
+
+
 def event(**changes: Any) -> dict[str, Any]:
     from_conftest: dict[str, Any] = {
         "DataSets": [
@@ -73,7 +78,7 @@ def test_headers_say_who_what_and_that_a_machine_wrote(mail: MakeMail, run: Make
     assert message["Subject"] == "[eventproc] fault_report succeeded on feeder7.zip"
     assert message["From"] == "eventproc@example.com"
     assert message["To"] == "alice@example.com"
-    assert message["Message-ID"] == "<1.abc@eventproc>"
+    assert message["Message-ID"] == "<1.abc@example.com>"
     assert message["Auto-Submitted"] == "auto-generated"
     assert message["X-Eventproc-Run"] == run().run_id
     assert message["Date"].datetime.tzinfo is not None
@@ -139,10 +144,10 @@ def test_every_outcome_has_its_words_and_a_next_step(state: Outcome, mail: MakeM
                 "state": Outcome.ABANDONED,
                 "started_at_ns": 0,
                 "ended_at_ns": 0,
-                "attempts": (("a", "lost"),) * 3,
-                "attempt": 3,
+                "attempts": (lost("a"),) * 3,
+                "error": RunError("Abandoned", "lost 3 times"),
             },
-            ["given up", "started 3 times", "give the run's id to your operators"],
+            ["given up", "lost 3 times", "started 3 times", "give the run's id to your operators"],
         ),
     ],
 )
@@ -154,11 +159,29 @@ def test_outcomes_are_told_with_their_figures(
 
 
 def test_a_run_that_was_started_twice_says_so(mail: MakeMail, run: MakeRun) -> None:
-    twice = run(attempt=2, attempts=(("executor-a", "its lease ended"), ("executor-b", "succeeded")))
-    for text in both(received(mail(twice))):
-        assert "started twice" in text
-        assert "1. on executor-a: its lease ended; 2. on executor-b: succeeded" in text
+    ended = AttemptView("executor-b", 0, 1, True, "succeeded")
+    for text in both(received(mail(run(attempts=(lost("executor-a"), ended))))):
+        assert "This run was started twice" in text
+        assert "1. executor-a: lost with its executor; 2. executor-b: succeeded" in text
     assert "started twice" not in plain(received(mail()))
+
+
+def test_a_run_that_was_handed_back_before_its_first_line_was_started_once(mail: MakeMail, run: MakeRun) -> None:
+    back = AttemptView("executor-a", 0, 1, False, "handed back: BTRDB_AWAY: connection refused")
+    ended = AttemptView("executor-b", 0, 1, True, "succeeded")
+    for text in both(received(mail(run(attempts=(back, ended))))):
+        assert "This run was started" not in text
+        assert "1. executor-a: handed back: BTRDB_AWAY: connection refused; 2. executor-b: succeeded" in text
+
+
+def test_many_attempts_are_shown_by_the_last_of_them(mail: MakeMail, run: MakeRun) -> None:
+    text = both(received(mail(run(attempts=(lost("executor-a"),) * 90))))[0]
+    assert "...; 86. executor-a" in text and "85. executor-a" not in text and "90. executor-a" in text
+
+
+def test_a_run_that_has_not_ended_makes_no_email(mail: MakeMail, run: MakeRun) -> None:
+    with pytest.raises(CannotRender, match="running"):
+        render(mail(run(state="running")), "eventproc@example.com")
 
 
 def test_data_sets_are_listed_and_those_not_read_have_their_error(mail: MakeMail, run: MakeRun) -> None:
@@ -215,8 +238,7 @@ def test_markup_in_any_text_is_shown_not_obeyed(mail: MakeMail, run: MakeRun) ->
                 text=evil,
                 error=RunError(evil, evil, evil),
                 log=evil,
-                attempts=((evil, evil), (evil, evil)),
-                attempt=2,
+                attempts=(AttemptView(evil, 0, 1, True, evil),) * 2,
             )
         )
     )

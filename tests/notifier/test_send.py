@@ -22,6 +22,7 @@ from notifier.send import Sender
 from notifier.settings import NotifierSettings
 from schemas.errors import TryLater
 from schemas.records import Outcome
+from telemetry import metrics
 from telemetry.health import Health
 
 Book = Any  # the fixture's class is conftest's
@@ -120,7 +121,7 @@ def test_an_email_that_waited_is_sent_with_the_same_message_id(
         while sender.turn() == 0:
             pass
     (path,) = sink._folder.glob("*.eml")
-    assert email.message_from_bytes(path.read_bytes())["Message-ID"] == before.message_id
+    assert email.message_from_bytes(path.read_bytes())["Message-ID"] == f"<{before.message_id}@example.com>"
 
 
 def test_a_refused_recipient_is_given_up(sender: Sender, sink: Picky, book: Book) -> None:
@@ -205,9 +206,23 @@ def test_a_sender_that_is_woken_looks_at_once(sink: Picky, smtp: Serve, settings
 def test_a_mail_of_which_no_email_can_be_made_is_given_up_and_the_next_one_goes_out(
     sender: Sender, sink: Picky, book: Book
 ) -> None:
-    bad = dataclasses.replace(book.claimed(name="bad"), started_at_ns=2**63 - 1, ended_at_ns=-(2**63))
-    close(book.ledger, bad)
+    close(
+        book.ledger,
+        book.claimed(
+            name="bad",
+            Recordings=[{"Name": "/a.cfg", "SampleRates": [{"RateHz": "fast"}]}],
+            DataSets=[{"Name": "/a.cfg", "Success": True}],
+        ),
+    )
     close(book.ledger, dataclasses.replace(book.claimed(name="good"), outcome=Outcome.FAILED))
     sender.turn()
-    assert "bob@example.com" in sink.kept()
+    assert sink.kept() == ["bob@example.com"]
     assert due(book.ledger) == []
+
+
+def test_how_many_emails_wait_is_measured(settings: Settings, book: Book) -> None:
+    for name in ("one", "two"):
+        close(book.ledger, book.claimed(name=name))
+    sender = Sender(book.ledger, settings(25), Health("notifier"))
+    sender.measure()
+    assert metrics.emails_pending._value.get() == 2
