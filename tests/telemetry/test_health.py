@@ -46,7 +46,8 @@ def test_metrics_are_served_as_prometheus_reads_them(get: Get) -> None:
     status, text = get("/metrics")
     families = {family.name: family for family in text_string_to_metric_families(text)}
     assert status == 200
-    assert families["eventproc_messages"].samples[0].labels == {"topic": "eventproc.results", "outcome": "handled"}
+    labels = [sample.labels for sample in families["eventproc_messages"].samples]
+    assert {"topic": "eventproc.results", "outcome": "handled"} in labels
     assert families["eventproc_last_turn_age_seconds"].samples[0].value >= 0
 
 
