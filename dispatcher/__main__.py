@@ -26,7 +26,7 @@ from telemetry.settings import TelemetrySettings
 
 def main() -> int:
     """Runs until SIGTERM or SIGINT; 1 when the sweeper broke down."""
-    settings, sweeping = DispatcherSettings(), SweeperSettings()  # type: ignore[call-arg]
+    settings, sweeping = DispatcherSettings(), SweeperSettings()
     logs.setup("dispatcher")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -1,0 +1,133 @@
+"""The database behind the ledger: transactions, its clock, its migrations. SQLite or PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from cryptography.fernet import Fernet, MultiFernet
+from sqlalchemy import Connection, Engine, create_engine, event, exc, text
+from sqlalchemy.orm import Session
+
+from schemas.errors import TryLater
+
+BUSY_S = 5.0
+MIGRATION_LOCK = 6_110_415  # any number, the same in every process (pg_advisory_xact_lock)
+
+_NOW = {
+    # SQLite's 'now' stands still within a statement; strftime has milliseconds (sqlite.org/lang_datefunc.html)
+    "sqlite": text(
+        "SELECT CAST(strftime('%s','now') AS INTEGER) * 1000 + CAST(substr(strftime('%f','now'), 4) AS INTEGER)"
+    ),
+    "postgresql": text("SELECT CAST(extract(epoch FROM clock_timestamp()) * 1000 AS bigint)"),
+}
+
+
+class Ledger:
+    """The book of record. Safe for many threads; a transaction belongs to one."""
+
+    def __init__(self, engine: Engine, seals: MultiFernet | None) -> None:
+        self.engine = engine
+        self._writing = engine.execution_options(writing=True)
+        self._seals = seals
+
+    @classmethod
+    def open(cls, url: str, seal_keys: Sequence[str] = ()) -> Ledger:
+        """The ledger at 'sqlite:////path' or 'postgresql+psycopg://...'; does not connect yet.
+
+        seal_keys: Fernet keys, newest first; only who seals or unseals credentials needs them. Raises ValueError for a bad one.
+        """
+        if url.startswith("sqlite"):
+            engine = create_engine(
+                url, pool_size=8, max_overflow=24, connect_args={"timeout": BUSY_S, "check_same_thread": False}
+            )
+            event.listen(engine, "connect", _sqlite_connect)
+            event.listen(engine, "begin", _sqlite_begin)
+        else:
+            engine = create_engine(
+                url, pool_size=8, max_overflow=24, pool_pre_ping=True, connect_args={"connect_timeout": 5}
+            )
+        seals = MultiFernet([Fernet(key.strip()) for key in seal_keys]) if seal_keys else None
+        return cls(engine, seals)
+
+    @property
+    def seals(self) -> MultiFernet:
+        """What seals and unseals credentials; raises RuntimeError when the ledger was opened without keys."""
+        if self._seals is None:
+            raise RuntimeError(
+                "this ledger was opened without seal keys; set EVENTPROC_SEAL_KEYS or EVENTPROC_SEAL_KEYS_FILE"
+            )
+        return self._seals
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Session]:
+        """One writing transaction, committed at the end, rolled back by an exception. Raises TryLater (busy, away)."""
+        with _consequences(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Session]:
+        """One reading transaction. Raises TryLater."""
+        with _consequences(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def migrate(self) -> None:
+        """Brings the tables to the present version; several processes may do so at once. Blocks; raises TryLater."""
+        config = Config()
+        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        with _consequences(), self._writing.begin() as connection:
+            if connection.dialect.name == "postgresql":
+                connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            config.attributes["connection"] = connection
+            command.upgrade(config, "head")
+
+    def close(self) -> None:
+        """Closes all connections."""
+        self.engine.dispose()
+
+
+def now_ms(session: Session) -> int:
+    """The database's clock, ms since the epoch."""
+    return int(session.scalar(_NOW[session.get_bind().dialect.name]) or 0)
+
+
+def is_postgresql(session: Session) -> bool:
+    """Whether rows must be locked one by one; in SQLite a writing transaction is alone."""
+    return session.get_bind().dialect.name == "postgresql"
+
+
+def _sqlite_connect(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we say BEGIN ourselves
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    # NORMAL: a commit outlives any process; only a power cut can take the last ones, and what was lost with them is still in
+    # Kafka's retention. FULL costs an fsync per commit. An installation that minds uses PostgreSQL.
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.close()
+
+
+def _sqlite_begin(connection: Connection) -> None:
+    # a deferred transaction that reads first and writes then fails at once when somebody wrote in between
+    writing = connection.get_execution_options().get("writing")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+
+
+@contextlib.contextmanager
+def _consequences() -> Iterator[None]:
+    try:
+        yield
+    except exc.IntegrityError as error:
+        if getattr(error.orig, "sqlstate", None) == "23505":
+            raise TryLater("ledger: somebody else wrote the same just now") from error
+        raise
+    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+        raise TryLater(f"ledger: {getattr(error, 'orig', None) or error}".strip()) from error
+    except exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise TryLater(f"ledger: {error.orig}") from error
+        raise

@@ -1,0 +1,79 @@
+"""The outbox: emails that are due, taken under a lease, sent or put off or given up."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from ledger.engine import is_postgresql, now_ms
+from ledger.runs import RunView, views
+from ledger.tables import GIVEN_UP, PENDING, SENDING, SENT, NotificationRow, NotificationRunRow
+
+__all__ = ["Mail", "RunView", "counts", "give_up", "postpone", "sent", "take"]
+
+
+@dataclass(frozen=True)
+class Mail:
+    """An email to send. message_id: stable, from the row; kind: success or failure; tries: this one included."""
+
+    id: int
+    message_id: str
+    recipient: str
+    kind: str
+    runs: tuple[RunView, ...]
+    tries: int
+
+
+def take(session: Session, sender: str, limit: int, lease_s: float) -> list[Mail]:
+    """At most limit emails that are due, the oldest first; for lease_s nobody else gets them.
+
+    Those whose sender let its lease end are due again, with the same message_id.
+    """
+    now = now_ms(session)
+    query = (
+        select(NotificationRow)
+        .where(NotificationRow.state.in_((PENDING, SENDING)), NotificationRow.not_before_ms <= now)
+        .order_by(NotificationRow.not_before_ms, NotificationRow.id)
+        .limit(limit)
+    )
+    if is_postgresql(session):
+        query = query.with_for_update(skip_locked=True)
+    mails = []
+    for row in session.scalars(query.execution_options(populate_existing=True)).all():
+        row.state, row.sender, row.tries, row.not_before_ms = SENDING, sender, row.tries + 1, now + int(lease_s * 1000)
+        ids = session.scalars(
+            select(NotificationRunRow.run_id).where(NotificationRunRow.notification_id == row.id)
+        ).all()
+        mails.append(
+            Mail(row.id, row.message_id, row.recipient, row.kind, tuple(views(session, sorted(ids))), row.tries)
+        )
+    session.flush()
+    return mails
+
+
+def sent(session: Session, mail_id: int) -> None:
+    """The SMTP server has taken it."""
+    _settle(session, mail_id, state=SENT, ended_at_ms=now_ms(session), reason="")
+
+
+def postpone(session: Session, mail_id: int, reason: str, after_s: float) -> None:
+    """Not now: due again after after_s."""
+    _settle(session, mail_id, state=PENDING, not_before_ms=now_ms(session) + int(after_s * 1000), reason=reason[:1000])
+
+
+def give_up(session: Session, mail_id: int, reason: str) -> None:
+    """Never: the reason stays for the operator."""
+    _settle(session, mail_id, state=GIVEN_UP, ended_at_ms=now_ms(session), reason=reason[:1000])
+
+
+def counts(session: Session) -> dict[str, int]:
+    """How many emails are in each state."""
+    return dict(session.execute(select(NotificationRow.state, func.count()).group_by(NotificationRow.state)).all())
+
+
+def _settle(session: Session, mail_id: int, **values: object) -> None:
+    session.execute(
+        update(NotificationRow).where(NotificationRow.id == mail_id, NotificationRow.state == SENDING).values(**values)
+    )

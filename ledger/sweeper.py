@@ -1,0 +1,165 @@
+"""What one at a time looks after: invitations that are due, leases that have ended, runtimes that nobody serves."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from ledger.claims import Rules, end_attempt, locked, requeue
+from ledger.engine import is_postgresql, now_ms
+from ledger.events import Invitation
+from ledger.notify import close_run
+from ledger.tables import QUEUED, REPORTED, RUNNING, HeartbeatRow, LeaderRow, RunRow
+from schemas.records import Outcome, RunError
+
+REGISTRY = "registry"
+GAP_MS = 15_000
+CLOSE_AT_ONCE = 500
+
+
+def lead(session: Session, name: str, boot_id: str, for_s: float) -> bool:
+    """Whether boot_id leads in what name names, for the next for_s seconds by the database's clock; prolongs its own lead."""
+    query = select(LeaderRow).where(LeaderRow.name == name)
+    if is_postgresql(session):
+        query = query.with_for_update()
+    now = now_ms(session)
+    row = session.scalar(query.execution_options(populate_existing=True))
+    if row is None:
+        session.add(LeaderRow(name=name, boot_id=boot_id, until_ms=now + int(for_s * 1000)))
+        session.flush()
+        return True
+    if row.boot_id != boot_id and row.until_ms > now:
+        return False
+    row.boot_id, row.until_ms = boot_id, now + int(for_s * 1000)
+    session.flush()
+    return True
+
+
+def due(session: Session, per_owner: int, limit: int, reinvite_after_s: float) -> list[Invitation]:
+    """The runs to invite now, noted as invited: queued, due, and not invited within reinvite_after_s.
+
+    At most per_owner invitations are out for an owner and runtime; owners come in turn (first run of each, second of each, ...),
+    so that one owner's flood waits here and not in front of others in a partition.
+    """
+    now = now_ms(session)
+    stale = now - int(reinvite_after_s * 1000)
+    ready = and_(RunRow.state == QUEUED, RunRow.not_before_ms <= now)
+    out = and_(ready, RunRow.invited_at_ms.is_not(None), RunRow.invited_at_ms > stale)
+    taken: Counter[tuple[str, str]] = Counter()
+    for owner, runtime, count in session.execute(
+        select(RunRow.owner, RunRow.runtime, func.count()).where(out).group_by(RunRow.owner, RunRow.runtime)
+    ):
+        taken[(owner, runtime)] = count
+    turn = func.row_number().over(
+        partition_by=(RunRow.owner, RunRow.runtime), order_by=(RunRow.queued_at_ms, RunRow.id)
+    )
+    waiting = (
+        select(RunRow.id, RunRow.owner, RunRow.runtime, RunRow.hook, RunRow.queued_at_ms, turn.label("turn"))
+        .where(ready, or_(RunRow.invited_at_ms.is_(None), RunRow.invited_at_ms <= stale))
+        .subquery()
+    )
+    query = (
+        select(waiting).where(waiting.c.turn <= per_owner).order_by(waiting.c.turn, waiting.c.queued_at_ms).limit(limit)
+    )
+    chosen = []
+    for row in session.execute(query):
+        if taken[(row.owner, row.runtime)] < per_owner:
+            taken[(row.owner, row.runtime)] += 1
+            chosen.append(Invitation(row.id, row.owner, row.runtime, row.hook))
+    for start in range(0, len(chosen), 500):
+        ids = [invitation.run_id for invitation in chosen[start : start + 500]]
+        session.execute(update(RunRow).where(RunRow.id.in_(ids)).values(invited_at_ms=now))
+    return chosen
+
+
+def ended_leases(session: Session) -> list[str]:
+    """The runs whose lease has ended: running ones, and reported ones whose result has not come in all that time."""
+    now = now_ms(session)
+    query = (
+        select(RunRow.id).where(RunRow.state.in_((RUNNING, REPORTED)), RunRow.lease_until_ms < now).order_by(RunRow.id)
+    )
+    return list(session.scalars(query))
+
+
+def free_ended(session: Session, run_ids: Sequence[str], rules: Rules) -> int:
+    """Queues these runs again, or closes them as abandoned when their attempts are used up; returns how many it freed.
+
+    Only those whose lease has still ended. A run lost alone counts towards rules.max_attempts. Runs lost together with one
+    executor do not, for only one of them may be to blame: they are tried again one at a time (claims sees to it), up to
+    rules.max_lost_together.
+    """
+    now = now_ms(session)
+    ended = [
+        row
+        for row in locked(session, run_ids).values()
+        if row.state in (RUNNING, REPORTED) and row.lease_until_ms is not None and row.lease_until_ms < now
+    ]
+    together = Counter(row.boot_hash for row in ended if row.state == RUNNING)
+    for row in ended:
+        reported = row.state == REPORTED
+        if not reported and together[row.boot_hash] > 1:
+            row.lost_with, row.lost_together = row.boot_hash, row.lost_together + 1
+        elif not reported:
+            row.lost += 1
+        else:
+            row.lost_together += 1
+        end_attempt(session, row, now, "its result never came" if reported else "lost with its executor", None)
+        if row.lost >= rules.max_attempts or row.lost_together >= rules.max_lost_together:
+            close_run(session, row, Outcome.ABANDONED, now, RunError("Abandoned", _why_abandoned(row)))
+        else:
+            requeue(row, now, now + rules.wait_ms(row.lost + row.lost_together))
+    session.flush()
+    return len(ended)
+
+
+def heartbeat(session: Session, boot_id: str) -> None:
+    """Says that a registry answers; a gap of more than GAP_MS begins a new stretch. boot_id is for the log alone."""
+    now = now_ms(session)
+    row = session.get(HeartbeatRow, REGISTRY, populate_existing=True)
+    if row is None:
+        session.add(HeartbeatRow(name=REGISTRY, since_ms=now, last_ms=now))
+    else:
+        row.since_ms = now if now - row.last_ms > GAP_MS else row.since_ms
+        row.last_ms = max(now, row.last_ms)
+    session.flush()
+
+
+def answering_since_ms(session: Session) -> int | None:
+    """Since when a registry has been answering without a gap; None when it is not answering now."""
+    row = session.get(HeartbeatRow, REGISTRY, populate_existing=True)
+    if row is None or now_ms(session) - row.last_ms > GAP_MS:
+        return None
+    return row.since_ms
+
+
+def unserved(session: Session, runtimes_served: set[str], after_s: float) -> int:
+    """Closes as refused the runs that have waited for after_s for a runtime that nobody serves; returns how many."""
+    now = now_ms(session)
+    if not runtimes_served:
+        return 0
+    query = (
+        select(RunRow)
+        .where(
+            RunRow.state == QUEUED,
+            RunRow.runtime.not_in(runtimes_served),
+            RunRow.queued_at_ms < now - int(after_s * 1000),
+        )
+        .limit(CLOSE_AT_ONCE)
+    )
+    if is_postgresql(session):
+        query = query.with_for_update(skip_locked=True)
+    closed = 0
+    for row in session.scalars(query).all():
+        why = f"no executor serves {row.runtime}; there are: {', '.join(sorted(runtimes_served))}"
+        close_run(session, row, Outcome.REFUSED, now, RunError("NoRuntime", why))
+        closed += 1
+    return closed
+
+
+def _why_abandoned(row: RunRow) -> str:
+    if row.lost_together > row.lost:
+        return f"its executor was lost, or its result never came, {row.lost_together} times"
+    return f"its executor died under it {row.lost} times"

