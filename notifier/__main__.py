@@ -11,7 +11,7 @@ import structlog
 from ledger import Ledger
 from notifier.close import Close
 from notifier.send import Sender
-from notifier.settings import STEPS_OF_A_MAIL, NotifierSettings
+from notifier.settings import NotifierSettings
 from schemas.topics import RESULTS, topics
 from stream import loop
 from stream.connect import open_broker
@@ -69,7 +69,7 @@ def main() -> int:
         )
     finally:
         sender.stop()
-        thread.join(STEPS_OF_A_MAIL * settings.smtp_timeout_s)
+        thread.join(settings.mail_s)
     consumer.close()
     broker.close()
     ledger.close()

@@ -103,7 +103,7 @@ class Sender:
 
     def _send(self, mails: Sequence[Mail], began: float) -> None:
         """Hands them over one after the other; those that it does not come to are put back at once."""
-        enough = began + self._settings.lease_s / 2  # the other half is for the email that is under way then
+        enough = began + self._settings.lease_s - self._settings.mail_s
         with Conversation(self._settings) as conversation:
             for place, mail in enumerate(mails):
                 if self._stop.is_set() or time.monotonic() > enough:

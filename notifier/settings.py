@@ -45,7 +45,11 @@ class NotifierSettings(BaseSettings):
     )
 
     batch: int = Field(20, ge=1, description="emails taken at a time")
-    lease_s: float = Field(300.0, gt=0, description="how long taken emails are ours")
+    lease_s: float = Field(
+        150.0,
+        gt=0,
+        description="how long taken emails are ours; so long they wait when the process is killed meanwhile",
+    )
     every_s: float = Field(1.0, gt=0, description="pause between looks into the outbox when nothing was said")
     first_wait_s: float = Field(5.0, gt=0, description="before an email is tried again; doubles each time")
     longest_wait_s: float = Field(1800.0, gt=0)
@@ -60,12 +64,17 @@ class NotifierSettings(BaseSettings):
             raise ValueError(
                 "NOTIFIER_SMTP_USER: a password is not sent in the clear; set NOTIFIER_SMTP_SECURITY to starttls or tls"
             )
-        if self.lease_s < 2 * STEPS_OF_A_MAIL * self.smtp_timeout_s:
+        if self.lease_s < self.mail_s + 5:
             raise ValueError(
-                f"NOTIFIER_LEASE_S: should be at least {2 * STEPS_OF_A_MAIL} times NOTIFIER_SMTP_TIMEOUT_S, "
-                "so that it does not end while an email is handed over"
+                f"NOTIFIER_LEASE_S: should be at least {STEPS_OF_A_MAIL} times NOTIFIER_SMTP_TIMEOUT_S and 5 s more ({self.mail_s + 5:g}), "
+                f"so that it does not end while an email is handed over; is {self.lease_s:g}"
             )
         return self
+
+    @property
+    def mail_s(self) -> float:
+        """The longest that handing one email over can take, in seconds."""
+        return STEPS_OF_A_MAIL * self.smtp_timeout_s
 
     @property
     def port(self) -> int:

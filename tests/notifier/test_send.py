@@ -129,8 +129,9 @@ def test_a_refused_recipient_is_given_up(sender: Sender, sink: Picky, book: Book
     close(book.ledger, book.claimed())
     assert sender.turn() == 1
     sink.answers = {}
-    assert due(book.ledger) == []
     assert sender.turn() == 0 and sink.kept() == []
+    with book.ledger.read() as session:
+        assert outbox.counts(session) == {"given_up": 1}
 
 
 def test_an_email_that_is_put_off_too_often_is_given_up(
@@ -218,6 +219,15 @@ def test_a_mail_of_which_no_email_can_be_made_is_given_up_and_the_next_one_goes_
     sender.turn()
     assert sink.kept() == ["bob@example.com"]
     assert due(book.ledger) == []
+
+
+def test_a_sender_that_is_to_stop_puts_back_what_it_has_not_come_to(sender: Sender, sink: Picky, book: Book) -> None:
+    for name in ("one", "two"):
+        close(book.ledger, book.claimed(name=name))
+    sender.stop()
+    assert sender.turn() == 2
+    assert sink.kept() == []
+    assert len(due(book.ledger)) == 2
 
 
 def test_how_many_emails_wait_is_measured(settings: Settings, book: Book) -> None:
