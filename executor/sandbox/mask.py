@@ -15,15 +15,30 @@ class Mask:
 
     def __init__(self, key: str) -> None:
         """key: as the handler has it; a key shorter than four characters is not masked (it would blot out the text)."""
-        forms = _forms(key) if len(key) >= SHORTEST else set()
-        self.longest = max((len(form) for form in forms), default=0)
-        """Characters of the longest form: what is cut from a text beyond a limit must be masked with so much more of it."""
-        ordered = sorted(forms, key=len, reverse=True)
-        self._pattern = re.compile("|".join(re.escape(form) for form in ordered)) if ordered else None
+        self._forms = sorted(_forms(key), key=len, reverse=True) if len(key) >= SHORTEST else []
+        self._pattern = re.compile("|".join(re.escape(form) for form in self._forms)) if self._forms else None
 
     def __call__(self, text: str) -> str:
         """The text with every occurrence replaced."""
         return self._pattern.sub(MASK, text) if self._pattern else text
+
+    def head(self, text: str) -> str:
+        """Masks the beginning of a longer text: a key that was cut through at its end goes too."""
+        masked = self(text)
+        for form in self._forms:
+            for length in range(min(len(form) - 1, len(masked)), SHORTEST - 1, -1):
+                if masked.endswith(form[:length]):
+                    return masked[:-length]
+        return masked
+
+    def tail(self, text: str) -> str:
+        """Masks the end of a longer text: a key that was cut through at its beginning goes too."""
+        masked = self(text)
+        for form in self._forms:
+            for length in range(min(len(form) - 1, len(masked)), SHORTEST - 1, -1):
+                if masked.startswith(form[-length:]):
+                    return masked[length:]
+        return masked
 
 
 def _forms(key: str) -> set[str]:

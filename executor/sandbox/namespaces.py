@@ -31,17 +31,19 @@ def may_map_nobody() -> bool:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
             held = int(line.split()[1], 16)
-            return os.geteuid() == 0 and held & CAP_SETUID_AND_SETGID == CAP_SETUID_AND_SETGID
-    return False
+            break
+    known = any(
+        int(first) <= NOBODY < int(first) + int(count)
+        for first, _, count in (line.split() for line in Path("/proc/self/uid_map").read_text().splitlines())
+    )
+    return known and os.geteuid() == 0 and held & CAP_SETUID_AND_SETGID == CAP_SETUID_AND_SETGID
 
 
-def write_maps(pid: int) -> bool:
-    """Maps ids in the fresh user namespace of a process: 0 is the executor's own user, 65534 the host's where allowed.
+def write_maps(pid: int, nobody: bool) -> None:
+    """Maps ids in the fresh user namespace of a process: 0 is the executor's own user, and 65534 the host's if nobody.
 
-    True when 65534 is mapped; else the handler keeps the executor's user on the host, behind all other layers.
-    Raises OSError.
+    Without it the handler keeps the executor's user on the host, behind all other layers. Raises OSError.
     """
-    nobody = may_map_nobody()
     process = Path(f"/proc/{pid}")
     if not nobody:
         # without CAP_SETGID the kernel takes a group map only when setgroups is given up for good
@@ -49,4 +51,3 @@ def write_maps(pid: int) -> bool:
     second = f"{NOBODY} {NOBODY} 1\n" if nobody else ""
     (process / "uid_map").write_text(f"0 {os.geteuid()} 1\n{second}")
     (process / "gid_map").write_text(f"0 {os.getegid()} 1\n{second}")
-    return nobody

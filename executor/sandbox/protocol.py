@@ -35,9 +35,7 @@ def raw_frame(data: bytes) -> bytes:
 def send(sock: socket.socket, body: Mapping[str, Any], descriptors: Sequence[int] = ()) -> None:
     """Sends one frame to a trusted reader; blocks. Raises OSError when the other side is gone."""
     data = frame(body)
-    ancillary = (
-        [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())] if descriptors else []
-    )
+    ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes())] if descriptors else []
     sent = sock.sendmsg([data], ancillary)
     sock.sendall(data[sent:])
 

@@ -1,0 +1,131 @@
+"""From a pickle to a call: loads the handler, chooses its arguments, makes a text of what it returns."""
+
+import builtins
+import importlib
+import inspect
+import sys
+from typing import Any, Dict, List, Optional, Sequence, Set
+
+EVENTPROC = "btrdbextras.eventproc"
+
+
+class Refused(Exception):
+    """The handler cannot be called; the text is for its owner. cause: what was raised, where something was."""
+
+    def __init__(self, text: str, cause: Optional[BaseException] = None) -> None:
+        Exception.__init__(self, text)
+        self.cause = cause
+
+
+def load(blob: bytes) -> Any:
+    """The handler. From here on user code runs. Raises Refused, MemoryError."""
+    try:
+        dill = importlib.import_module("dill")
+    except ImportError as error:
+        raise Refused("this runtime has no dill, so that it can load no handler", error)
+    try:
+        handler = dill.loads(blob)
+    except MemoryError:
+        raise
+    except ImportError as error:
+        name = getattr(error, "name", None)
+        if isinstance(error, ModuleNotFoundError) and name:
+            raise Refused(
+                "the handler needs the module %r, which this runtime (%s) does not have" % (name, _python()), error
+            )
+        raise Refused("the handler cannot be loaded in this runtime (%s): %s" % (_python(), _shown(error)), error)
+    except BaseException as error:  # noqa: BLE001 - a pickle may raise anything, SystemExit too
+        raise Refused(
+            "the handler cannot be loaded by %s: %s. It may come from another Python or another version of a package"
+            % (_python(), _shown(error)),
+            error,
+        )
+    if not callable(handler):
+        raise Refused("what was registered is no function but of type %s" % type(handler).__name__)
+    _lend_eventproc(handler)
+    return handler
+
+
+def _python() -> str:
+    return "Python %d.%d.%d" % sys.version_info[:3]
+
+
+def _shown(error: BaseException) -> str:
+    try:
+        return "%s: %s" % (type(error).__name__, error)
+    except BaseException:  # noqa: BLE001 - its __str__ is the user's
+        return type(error).__name__
+
+
+def _lend_eventproc(handler: Any) -> None:
+    """btrdbextras.eventproc as `ep`, unimported, where the runtime has it; a handler's own `ep` stands before it."""
+    try:
+        module = importlib.import_module(EVENTPROC)
+    except ImportError:
+        return
+    builtins.ep = module  # type: ignore[attr-defined]
+    for function in _wrapped(handler):
+        names = getattr(function, "__globals__", None)
+        if isinstance(names, dict):
+            names.setdefault("ep", module)
+
+
+def _wrapped(handler: Any) -> List[Any]:
+    """The handler and what its decorators wrap, outermost first."""
+    found: List[Any] = []
+    while handler is not None and len(found) < 50 and not any(handler is one for one in found):
+        found.append(handler)
+        handler = getattr(handler, "__wrapped__", None)
+    return found
+
+
+def arguments(handler: Any, given: Dict[str, Any], documented: Sequence[str]) -> Dict[str, Any]:
+    """What the handler is called with.
+
+    A name that its signature holds, if there is such a value; **kwargs alone takes the documented ones. A decorated
+    function gets what both it and what it wraps accept. Raises Refused for one that cannot be called so.
+    """
+    chosen = set(given)
+    chain = _wrapped(handler)
+    for function in chain:
+        try:
+            signature = inspect.signature(function, follow_wrapped=False)
+        except (TypeError, ValueError):
+            chosen &= set(documented)  # built in: it does not say
+            continue
+        if function is handler:
+            _check(signature, given)
+        # a decorator's **kwargs passes on whatever the function beneath it names
+        chosen &= _accepted(signature, documented if function is chain[-1] else list(given))
+    return {name: given[name] for name in given if name in chosen}
+
+
+def _check(signature: inspect.Signature, given: Dict[str, Any]) -> None:
+    for parameter in signature.parameters.values():
+        if parameter.default is not parameter.empty:
+            continue
+        if parameter.kind == parameter.POSITIONAL_ONLY:
+            raise Refused("the handler takes %r by position only; arguments come by name" % parameter.name)
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY) and parameter.name not in given:
+            there = ", ".join(sorted(given))
+            raise Refused("the handler asks for an argument %r; there are %s" % (parameter.name, there))
+
+
+def _accepted(signature: inspect.Signature, rest: Sequence[str]) -> Set[str]:
+    """The names that a signature takes; rest: what goes into its **kwargs."""
+    accepted: Set[str] = set()
+    for parameter in signature.parameters.values():
+        if parameter.kind == parameter.VAR_KEYWORD:
+            accepted |= set(rest)
+        elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
+            accepted.add(parameter.name)
+    return accepted
+
+
+def text_of(value: Any, limit: int) -> str:
+    """The returned value as a text of at most limit characters; nothing for None. Raises what its __str__ raises."""
+    if value is None:
+        return ""
+    text = str(value)
+    # a subclass of str may say anything of itself; its characters are what counts
+    return str.__getitem__(text, slice(0, limit))

@@ -1,0 +1,176 @@
+"""A child: isolates itself, waits for its one job, loads the pickle, calls the handler, says how it went, ends."""
+
+import gc
+import os
+import random
+import resource
+import signal
+import socket
+import sys
+import time
+import traceback
+from typing import Any, Dict, List, Optional, Tuple
+
+from . import call, connect, frames, steps, trace, uploads
+
+SPARE_BYTES = 48 * 1024 * 1024
+"""Memory beyond the handler's own limit, in which the child tells that it ran out."""
+
+
+class TimeLimit(TimeoutError):
+    """Raised in the handler's main thread a little before it is killed for its time limit, so that it can clean up."""
+
+
+class Warned(object):
+    """The warning before the kill: a signal from outside that becomes an exception in the handler, once, while it runs."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self.came = False
+        self.running = False
+
+    def install(self) -> None:
+        """From now on SIGTERM warns."""
+        signal.signal(signal.SIGTERM, self._on_signal)
+
+    def _on_signal(self, *_: Any) -> None:
+        self.came = True
+        if self.running:
+            self.running = False
+            raise TimeLimit(self._text)
+
+
+def main(context: steps.Context, isolate: List[Dict[str, Any]], channel: int, log: int, scratch_bytes: int) -> None:
+    """Never returns."""
+    status = 1
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
+        context.channel = socket.socket(fileno=channel)
+        context.scratch_bytes = scratch_bytes
+        _isolate(context, isolate)
+        status = _run(context.channel)
+    except frames.Gone:
+        status = 0
+    except BaseException:
+        os.write(2, traceback.format_exc().encode("utf-8", "replace"))
+    finally:
+        os._exit(status)
+
+
+def _isolate(context: steps.Context, plan: List[Dict[str, Any]]) -> None:
+    try:
+        off = steps.apply(plan, context)
+    except steps.Failed as failure:
+        frames.send(context.channel, failure.message())
+        raise frames.Gone("a step failed")
+    _seed()
+    frames.send(context.channel, {"kind": "ready", "off": off})
+
+
+def _seed() -> None:
+    """Children of one zygote must not draw the same numbers."""
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed()
+
+
+def _run(channel: socket.socket) -> int:
+    job, _ = frames.receive(channel)
+    blob = frames.receive_raw(channel)
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    time.tzset()
+    gc.enable()
+    warned = Warned("the handler's time limit of %g s ends in %g s" % (job["wall_s"], job["warning_s"]))
+    warned.install()
+    base = _limit(job["rlimits"])
+    try:
+        answer = _answer(channel, job, blob, warned)
+    except MemoryError as error:
+        answer = _out_of_memory(error, base)
+    frames.send(channel, answer)
+    return 0
+
+
+def _limit(limits: Dict[str, int]) -> int:
+    """Sets this run's limits; DATA on top of what the process holds already. Returns DATA's hard limit."""
+    with open("/proc/self/statm") if os.path.exists("/proc/self/statm") else open(os.devnull) as file:
+        fields = file.read().split()
+    held = int(fields[5]) * resource.getpagesize() if fields else 0
+    hard = 0
+    for name, value in limits.items():
+        kind = getattr(resource, "RLIMIT_" + name)
+        if name == "DATA":
+            hard = value + held + SPARE_BYTES
+            resource.setrlimit(kind, (value + held, hard))
+        else:
+            resource.setrlimit(kind, (value, value))
+    return hard
+
+
+def _out_of_memory(error: BaseException, hard: int) -> Dict[str, Any]:
+    resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
+    told = trace.error_of(error)
+    error.__traceback__ = None
+    return {"kind": "ended", "outcome": "out_of_memory", "text": "", "error": told}
+
+
+def _refused(text: str, error: Optional[BaseException] = None) -> Dict[str, Any]:
+    told = trace.error_of(error) if error is not None else {"type": "Refused", "traceback": ""}
+    told["message"] = text
+    return {"kind": "ended", "outcome": "refused", "text": "", "error": told}
+
+
+def _answer(channel: socket.socket, job: Dict[str, Any], blob: bytes, warned: Warned) -> Dict[str, Any]:
+    """Connects, loads, calls. Everything before 'loading' is sent by this code alone."""
+    try:
+        database = connect.btrdb(job["endpoint"], job["api_key"])
+    except connect.Away as error:
+        return {"kind": "away", "why": str(error)}
+    except connect.KeyRefused as error:
+        return {"kind": "key_refused", "why": str(error)}
+    frames.send(channel, {"kind": "loading"})
+    try:
+        handler = call.load(blob)
+    except MemoryError:
+        raise
+    except call.Refused as error:
+        return _refused(str(error), error.cause)
+    trace.show_source(handler, job["source"], job["first_line"])
+    given = dict(job["arguments"], btrdb=database)
+    try:
+        arguments = call.arguments(handler, given, [*job["documented"], "btrdb"])
+    except call.Refused as error:
+        return _refused(str(error))
+    frames.send(channel, {"kind": "begun"})
+    text, told = _call(handler, arguments, warned, job["text_limit"])
+    _flush()
+    uploads.send(channel, job["upload_limit"])
+    outcome = "succeeded" if told is None else "timed_out" if warned.came else "failed"
+    return {"kind": "ended", "outcome": outcome, "text": text, "error": told}
+
+
+def _call(handler: Any, arguments: Dict[str, Any], warned: Warned, limit: int) -> Tuple[str, Optional[Dict[str, str]]]:
+    """The handler's answer as a text, or its exception: whatever it raises, SystemExit and KeyboardInterrupt too."""
+    try:
+        try:
+            warned.running = True
+            text = call.text_of(handler(**arguments), limit)
+        finally:
+            warned.running = False
+    except MemoryError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a handler may raise anything
+        return "", trace.error_of(error)
+    return text, None
+
+
+def _flush() -> None:
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except BaseException as error:  # noqa: BLE001 - the handler may have put anything there
+            os.write(2, ("the log could not be flushed: %s\n" % type(error).__name__).encode("ascii", "replace"))

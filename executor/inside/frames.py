@@ -1,0 +1,49 @@
+"""Frames on a stream socket: 4 bytes of length (big-endian), then JSON or raw bytes; descriptors ride on the first byte."""
+
+import array
+import json
+import socket
+from typing import Any, Dict, List, Sequence, Tuple
+
+
+class Gone(Exception):
+    """The other side has closed the socket."""
+
+
+def send(sock: socket.socket, body: Dict[str, Any], descriptors: Sequence[int] = ()) -> None:
+    """Sends a JSON body with descriptors; blocks."""
+    data = json.dumps(body).encode("ascii")
+    data = len(data).to_bytes(4, "big") + data
+    ancillary = []
+    if descriptors:
+        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes()))
+    sent = sock.sendmsg([data], ancillary)
+    sock.sendall(data[sent:])
+
+
+def receive(sock: socket.socket) -> Tuple[Dict[str, Any], List[int]]:
+    """The next JSON body and the descriptors that came with it; blocks. Raises Gone."""
+    head, ancillary, _, _ = sock.recvmsg(4, socket.CMSG_SPACE(16 * 4))
+    descriptors = array.array("i")
+    for level, kind, content in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
+    head += _exactly(sock, 4 - len(head))
+    body = _exactly(sock, int.from_bytes(head, "big"))
+    return json.loads(body.decode("utf-8")), list(descriptors)
+
+
+def receive_raw(sock: socket.socket) -> bytes:
+    """The next frame's bytes; blocks. Raises Gone."""
+    return _exactly(sock, int.from_bytes(_exactly(sock, 4), "big"))
+
+
+def _exactly(sock: socket.socket, size: int) -> bytes:
+    buffer = bytearray(size)
+    view = memoryview(buffer)
+    while view:
+        count = sock.recv_into(view)
+        if not count:
+            raise Gone("the executor is gone")
+        view = view[count:]
+    return bytes(buffer)

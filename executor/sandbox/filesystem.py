@@ -1,0 +1,167 @@
+"""What a run sees of the host's files: the runtime and the system's libraries, read-only; the rest is made of nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from executor.sandbox.environment import CA_BUNDLE, HOME, SCRATCH
+from executor.sandbox.job import Access, Runtime, SandboxUnavailable
+from executor.sandbox.namespaces import NOBODY
+
+INSIDE = Path(__file__).resolve().parent.parent / "inside"
+
+SYSTEM = (
+    "/usr",
+    "/bin",
+    "/sbin",
+    "/lib",
+    "/lib32",
+    "/lib64",
+    "/libx32",
+    "/etc/alternatives",
+    "/etc/ca-certificates",
+    "/etc/fonts",
+    "/etc/ld.so.cache",
+    "/etc/pki",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+)
+"""Bound where the host has them; /etc holds nothing else of the host."""
+
+DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
+"""Not /dev/zero: mapped shared it is memory that no resident set shows."""
+
+STASH = "/.runtime"
+"""Where a runtime that lies beneath the scratch's mount point really stands."""
+
+
+@dataclass(frozen=True)
+class Described:
+    """What an interpreter says of itself: version as '3.11.7', paths: all that imports are served from."""
+
+    version: str
+    paths: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Root:
+    """The root to build. binds: (source, target); links: path -> target; scratch_links: the same, in each run's scratch."""
+
+    folders: tuple[str, ...]
+    files: Mapping[str, str]
+    links: Mapping[str, str]
+    binds: tuple[tuple[str, str], ...]
+    devices: tuple[str, ...]
+    scratch_folders: tuple[str, ...]
+    scratch_links: Mapping[str, str]
+
+
+def describe(runtime: Runtime) -> Described:
+    """Asks the interpreter; blocks for at most 30 s. Raises SandboxUnavailable when it does not answer."""
+    command = [str(runtime.python), "-s", "-B", str(INSIDE), "describe"]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, timeout=30, check=True, env={"LANG": "C.UTF-8"}, cwd="/", text=True
+        )
+        said = json.loads(done.stdout)
+        return Described(str(said["version"]), tuple(str(path) for path in said["paths"]))
+    except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
+        told = getattr(error, "stderr", None) or str(error)
+        raise SandboxUnavailable(
+            "runtime",
+            f"{runtime.python} does not answer: {told[-500:]}",
+            f"Set the path of {runtime.name}'s interpreter.",
+        ) from error
+
+
+def root(described: Described, access: Access) -> Root:
+    """The root for a runtime. Reads which system folders the host has; touches nothing."""
+    links = {"/dev/fd": "/proc/self/fd", "/dev/stdin": "/proc/self/fd/0", "/dev/stdout": "/proc/self/fd/1"}
+    links |= {"/dev/stderr": "/proc/self/fd/2", "/dev/shm": f"{SCRATCH}/.shm", "/var/tmp": SCRATCH}
+    binds: list[tuple[str, str]] = []
+    for path in SYSTEM:
+        if Path(path).is_symlink() and path.count("/") == 1:
+            links[path] = str(Path(path).readlink())
+        elif Path(path).exists():
+            binds.append((path, path))
+    scratch_links = {}
+    for number, path in enumerate(_outermost(described.paths, [source for source, _ in binds])):
+        if _beneath(path, SCRATCH):
+            scratch_links[path] = f"{STASH}/{number}"
+            binds.append((path, scratch_links[path]))
+        else:
+            binds.append((path, path))
+    if access.ca_bundle is not None:
+        binds.append((str(access.ca_bundle.resolve()), CA_BUNDLE))
+    return Root(
+        folders=("/proc", "/dev", "/etc", "/var", SCRATCH),
+        files=_etc(access),
+        links=links | scratch_links,
+        binds=tuple(binds),
+        devices=tuple(device for device in DEVICES if Path(device).exists()),
+        scratch_folders=(HOME, f"{SCRATCH}/.shm"),
+        scratch_links=scratch_links,
+    )
+
+
+def readable(built: Root) -> Sequence[str]:
+    """What of the root a run may read and execute: every bind, the files of /etc, and /proc."""
+    return [*dict.fromkeys([target for _, target in built.binds]), "/etc", "/proc", "/dev"]
+
+
+def addresses(access: Access) -> tuple[list[str], tuple[str, int] | None]:
+    """(addresses to add to lo, where the relay's listener is bound) so that BTrDB is found where a handler looks for it.
+
+    Raises ValueError for an endpoint that is not host:port.
+    """
+    if access.endpoint is None:
+        return [], None
+    host, port = split_endpoint(access.endpoint)
+    try:
+        socket.inet_aton(host)
+    except OSError:
+        return [], ("127.0.0.1", port)  # the hosts file names it
+    return [] if host.startswith("127.") else [host], (host, port)
+
+
+def split_endpoint(endpoint: str) -> tuple[str, int]:
+    """host and port. Raises ValueError saying what would be right."""
+    host, separator, port = endpoint.rpartition(":")
+    if not separator or not host or ":" in host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise ValueError(
+            f"BTrDB's endpoint {endpoint!r} should be a host name or an IPv4 address and a port, as in btrdb.example.com:4411"
+        )
+    return host, int(port)
+
+
+def _etc(access: Access) -> dict[str, str]:
+    hosts = "127.0.0.1 localhost\n"
+    _, listen = addresses(access)
+    if access.endpoint is not None and listen is not None and listen[0] == "127.0.0.1":
+        hosts += f"127.0.0.1 {split_endpoint(access.endpoint)[0]}\n"
+    return {
+        "/etc/hosts": hosts,
+        "/etc/host.conf": "multi on\n",
+        "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files\nservices: files\nprotocols: files\n",
+        "/etc/passwd": f"handler:x:{NOBODY}:{NOBODY}::{HOME}:/bin/sh\n",
+        "/etc/group": f"handler:x:{NOBODY}:\n",
+    }
+
+
+def _outermost(paths: Sequence[str], bound: Sequence[str]) -> list[str]:
+    """Paths that lie beneath no other and beneath nothing that is bound already; never the whole host."""
+    found: list[str] = []
+    for path in sorted({os.path.normpath(p) for p in paths}, key=len):
+        if path != "/" and not any(_beneath(path, other) for other in [*bound, *found]):
+            found.append(path)
+    return found
+
+
+def _beneath(path: str, other: str) -> bool:
+    return path == other or path.startswith(other.rstrip("/") + "/")

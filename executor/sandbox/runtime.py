@@ -1,0 +1,169 @@
+"""The sandbox's front door: a runtime that is started once, runs jobs from many threads, and is closed."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+
+import structlog
+
+from executor.sandbox import filesystem, outcome, plan
+from executor.sandbox.job import (
+    MIB,
+    Access,
+    BtrdbAway,
+    Ended,
+    Job,
+    Limits,
+    Runtime,
+    SandboxLost,
+    SandboxUnavailable,
+)
+from executor.sandbox.pool import Pool
+from executor.sandbox.relay import Relay
+from executor.sandbox.supervise import Supervision
+from executor.sandbox.zygote import Zygote
+
+__all__ = [
+    "Access",
+    "BtrdbAway",
+    "Ended",
+    "Job",
+    "Limits",
+    "Runtime",
+    "SandboxLost",
+    "SandboxUnavailable",
+    "SandboxedRuntime",
+]
+
+log = structlog.get_logger()
+
+DOOMED_S = 60.0
+"""How long a kill is remembered for a run that has not come yet."""
+
+
+class SandboxedRuntime:
+    """One runtime with its zygote, its warm children and its relay."""
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        access: Access,
+        *,
+        warm: int = 2,
+        scratch_bytes: int = 512 * MIB,
+        required: Collection[str] = plan.REQUIRED,
+        spool: Path | None = None,
+    ) -> None:
+        """warm: children made ready ahead. scratch_bytes: of those, until a job's limits say otherwise.
+
+        required: layers (of plan.LAYERS) without which start() refuses. spool: a directory of the executor's own for uploaded
+        files, which the caller then deletes; None: only their names and sizes are kept.
+        """
+        self.runtime = runtime
+        self._access = access
+        self._required = frozenset(required)
+        self._spool = spool
+        self._relay: Relay | None = None
+        self._pool = Pool(self._start_zygote, warm, scratch_bytes)
+        self._lock = threading.Lock()
+        self._running: dict[str, Supervision] = {}
+        self._doomed: dict[str, tuple[float, str]] = {}
+        self._layers: dict[str, str] = {}
+        self._scratch_bytes = scratch_bytes
+
+    @property
+    def layers(self) -> Mapping[str, str]:
+        """Layer -> 'on', or 'off: ' and why; filled by start()."""
+        return self._layers
+
+    def warm(self) -> int:
+        """How many children are ready."""
+        return self._pool.ready()
+
+    def start(self) -> None:
+        """Starts relay and zygote, tries every layer in a first child, begins to fill the pool; blocks for seconds.
+
+        Raises SandboxUnavailable when a required layer cannot be had, ValueError for an endpoint that is none.
+        """
+        if unknown := self._required - set(plan.LAYERS):
+            raise ValueError(f"no such layers: {sorted(unknown)}; there are {', '.join(plan.LAYERS)}")
+        if self._access.endpoint is not None:
+            self._relay = Relay(*filesystem.split_endpoint(self._access.endpoint))
+            self._relay.start()
+        zygote = self._start_zygote()
+        try:
+            first = zygote.spawn(self._scratch_bytes)
+        except SandboxLost as error:
+            zygote.close()
+            raise SandboxUnavailable("namespaces", str(error), plan.USER_NAMESPACES) from error
+        except SandboxUnavailable:
+            zygote.close()
+            raise
+        off = {**zygote.off, **first.off}
+        first.kill()
+        first.close()
+        self._layers = {name: f"off: {off[name]}" if name in off else "on" for name in plan.LAYERS}
+        for name in sorted(self._required & set(off)):
+            zygote.close()
+            raise SandboxUnavailable(name, off[name], plan.OPTIONAL.format(layer=name))
+        log.info(
+            "sandbox ready", runtime=self.runtime.name, python=zygote.version, imported=zygote.imported, **self._layers
+        )
+        self._pool.start(zygote)
+
+    def run(self, job: Job, *, on_started: Callable[[], None] | None = None) -> Ended:
+        """Runs a job in a child of its own; blocks until all its processes are dead. Many threads may call it at once.
+
+        on_started: called just before the handler's first line. Raises BtrdbAway, and SandboxLost when it was killed by kill()
+        or lost with its zygote; both mean that the run is to be handed back.
+        """
+        child = self._pool.take(job.limits.scratch_bytes)
+        supervision = Supervision(child, job, self._access)
+        admitted = None
+        try:
+            with self._lock:
+                self._running[job.run_id] = supervision
+                at, why = self._doomed.pop(job.run_id, (0.0, ""))
+            if why and time.monotonic() - at < DOOMED_S:
+                raise SandboxLost(why)
+            if self._relay is not None and child.listener is not None:
+                admitted = self._relay.admit(child.listener)
+                child.listener = None
+            death = supervision.watch(on_started)
+            return outcome.conclude(supervision, death, self._spool)
+        finally:
+            child.kill()
+            with self._lock:
+                self._running.pop(job.run_id, None)
+            if self._relay is not None and admitted is not None:
+                self._relay.dismiss(admitted)
+            supervision.close()
+
+    def kill(self, run_id: str, why: str) -> None:
+        """Ends a run: its run() raises SandboxLost(why). Remembered for a minute when it has not begun; returns at once."""
+        with self._lock:
+            supervision = self._running.get(run_id)
+            if supervision is None:
+                now = time.monotonic()
+                self._doomed = {k: v for k, v in self._doomed.items() if now - v[0] < DOOMED_S}
+                self._doomed[run_id] = (now, why)
+                return
+        supervision.doom(why)
+
+    def close(self) -> None:
+        """Ends everything: runs that are going on raise SandboxLost; blocks for a moment."""
+        with self._lock:
+            running = list(self._running.values())
+        for supervision in running:
+            supervision.doom("the sandbox was closed")
+        self._pool.close()
+        if self._relay is not None:
+            self._relay.close()
+
+    def _start_zygote(self) -> Zygote:
+        zygote = Zygote(self.runtime, self._access)
+        zygote.start()
+        return zygote
