@@ -1,0 +1,54 @@
+"""python -m registry: reads settings, wires, runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import uuid
+
+import structlog
+
+from ledger import Ledger
+from ledger.settings import LeaseSettings
+from ledger.sweeper import heartbeat
+from registry.serve import serve
+from registry.settings import RegistrySettings
+from schemas.errors import TryLater
+from stream.loop import until_ready
+from telemetry import logs
+from telemetry.health import Health
+from telemetry.settings import TelemetrySettings
+
+
+def main() -> int:
+    """Runs until SIGTERM or SIGINT; calls under way get a grace."""
+    settings = RegistrySettings()
+    logs.setup("registry")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    health = Health("registry")
+    TelemetrySettings().serve(health)
+    ledger = Ledger.open(settings.ledger_url, settings.sealing())
+    until_ready(ledger.migrate, health, "ledger", stop)
+    servers = serve(settings, ledger, LeaseSettings().rules())
+    structlog.get_logger().info("serving", public=servers.public, internal=servers.internal)
+    boot_id = uuid.uuid4().hex
+    while True:
+        health.turn()
+        try:
+            with ledger.write() as session:
+                heartbeat(session, boot_id)
+            health.ready("ledger", True)
+        except TryLater as error:
+            health.ready("ledger", False, error.reason)
+        if stop.wait(settings.beat_s):
+            break
+    servers.stop(settings.grace_s)
+    ledger.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

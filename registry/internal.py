@@ -1,0 +1,122 @@
+"""The executors' service: claims, leases, blobs. Users' keys leave the ledger here alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import grpc
+import structlog
+
+from ledger import Ledger, now_ms
+from ledger.claims import (
+    Answer,
+    Claimant,
+    ClaimedRun,
+    Later,
+    Lease,
+    Rules,
+    claim,
+    event_bodies,
+    hand_back,
+    renew,
+    report,
+)
+from ledger.credentials import unseal
+from ledger.handlers import blob
+from registry.auth import ServiceTokens
+from registry.refuse import Refusal, answered
+from schemas.generated import executorapi_pb2 as api
+from schemas.generated.executorapi_pb2_grpc import ExecutorServiceServicer
+from telemetry import metrics
+
+log = structlog.get_logger()
+
+CHUNK = 1024 * 1024
+RUNS_AT_ONCE = 1000
+
+
+class Executors(ExecutorServiceServicer):
+    """Every call needs a service token."""
+
+    def __init__(self, ledger: Ledger, tokens: ServiceTokens, rules: Rules) -> None:
+        self._ledger = ledger
+        self._tokens = tokens
+        self._rules = rules
+
+    @answered
+    def Claim(self, request: api.ClaimRequest, context: grpc.ServicerContext) -> api.ClaimResponse:
+        """Answers for the run ids, in order; each event's body once."""
+        self._tokens.check(context.invocation_metadata())
+        if not request.boot_id or not request.nonce:
+            raise Refusal.invalid("boot_id, nonce", "should both be given")
+        if len(request.run_ids) > RUNS_AT_ONCE:
+            raise Refusal.invalid("run_ids", f"are {len(request.run_ids)}; there should be at most {RUNS_AT_ONCE}")
+        claimant = Claimant(request.boot_id, request.nonce, request.executor[:200])
+        keys: dict[str, str] = {}
+        with metrics.ledger_seconds.labels(operation="claim").time(), self._ledger.write() as session:
+            answers = claim(session, claimant, list(request.run_ids), self._rules)
+            runs = [answer for _, answer in answers if isinstance(answer, ClaimedRun)]
+            bodies = event_bodies(session, [run.event_key for run in runs])
+            for owner in {run.owner for run in runs}:
+                keys[owner] = unseal(session, self._ledger, owner) or ""
+            now = now_ms(session) if runs else 0
+        for run in runs:
+            metrics.queue_wait_seconds.observe(max(now - run.queued_at_ms, 0) / 1000)
+        return api.ClaimResponse(
+            answers=[_answer(run_id, answer, keys) for run_id, answer in answers],
+            events=[api.EventBody(key=key, body=body) for key, body in bodies.items()],
+            lease_s=self._rules.lease_s,
+        )
+
+    @answered
+    def Renew(self, request: api.RenewRequest, context: grpc.ServicerContext) -> api.RenewResponse:
+        """Prolongs leases; says which are lost."""
+        self._tokens.check(context.invocation_metadata())
+        leases = [Lease(lease.run_id, lease.lease_id) for lease in request.leases]
+        with metrics.ledger_seconds.labels(operation="renew").time(), self._ledger.write() as session:
+            lost = renew(session, leases, self._rules)
+        return api.RenewResponse(lost_run_ids=lost, lease_s=self._rules.lease_s)
+
+    @answered
+    def Report(self, request: api.ReportRequest, context: grpc.ServicerContext) -> api.ReportResponse:
+        """The run's result is in Kafka."""
+        self._tokens.check(context.invocation_metadata())
+        with metrics.ledger_seconds.labels(operation="report").time(), self._ledger.write() as session:
+            return api.ReportResponse(counted=report(session, Lease(request.lease.run_id, request.lease.lease_id)))
+
+    @answered
+    def HandBack(self, request: api.HandBackRequest, context: grpc.ServicerContext) -> api.HandBackResponse:
+        """Back to the queue without a result."""
+        self._tokens.check(context.invocation_metadata())
+        lease = Lease(request.lease.run_id, request.lease.lease_id)
+        reason = api.HandBackReason.Name(request.reason)
+        with metrics.ledger_seconds.labels(operation="hand_back").time(), self._ledger.write() as session:
+            counted = hand_back(session, lease, reason, request.text, request.begun, self._rules)
+        log.info("handed back", run_id=lease.run_id, reason=reason, text=request.text, counted=counted)
+        return api.HandBackResponse(counted=counted)
+
+    @answered
+    def GetBlob(self, request: api.GetBlobRequest, context: grpc.ServicerContext) -> Iterator[api.BlobChunk]:
+        """The pickle of that digest."""
+        self._tokens.check(context.invocation_metadata())
+        with metrics.ledger_seconds.labels(operation="blob").time(), self._ledger.read() as session:
+            body = blob(session, request.digest)
+        if body is None:
+            raise Refusal.missing(f"no pickle has the digest {request.digest[:64]!r}")
+        whole = body
+        return (api.BlobChunk(data=whole[at : at + CHUNK]) for at in range(0, len(whole), CHUNK))
+
+
+def _answer(run_id: str, answer: Answer, keys: dict[str, str]) -> api.Answer:
+    if isinstance(answer, Later):
+        return api.Answer(run_id=run_id, later=api.Later(after_s=answer.after_s, reason=answer.reason))
+    if not isinstance(answer, ClaimedRun):
+        return api.Answer(run_id=run_id, drop=api.Drop(reason=answer.reason))
+    run = api.Run(
+        lease_id=answer.lease_id, event_key=answer.event_key, hook=answer.hook, request_id=answer.request_id,
+        handler_name=answer.handler_name, handler_id=answer.handler_id, handler_version=answer.handler_version,
+        owner=answer.owner, api_key=keys[answer.owner], blob_digest=answer.blob_digest, source=answer.source,
+        first_line=answer.first_line, file_name=answer.file_name, attempt=answer.attempt, wall_s=answer.wall_s,
+        memory_bytes=answer.memory_bytes, runtime=answer.runtime,
+    )  # fmt: skip
+    return api.Answer(run_id=run_id, run=run)

@@ -1,0 +1,90 @@
+"""Refusals and failures -> gRPC codes with a text to act on; the one place that maps them, for both services."""
+
+from __future__ import annotations
+
+import functools
+import time
+import uuid
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import grpc
+import structlog
+
+from ledger.handlers import NoSuchHandler, NotOwner
+from schemas.errors import TryLater
+from telemetry import metrics
+
+log = structlog.get_logger()
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+class Refusal(Exception):
+    """What the caller asked for is not to be had as it was asked; text says why and what would be right."""
+
+    def __init__(self, code: grpc.StatusCode, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+        self.text = text
+
+    @classmethod
+    def unauthenticated(cls, text: str) -> Refusal:
+        """Who is it?"""
+        return cls(grpc.StatusCode.UNAUTHENTICATED, text)
+
+    @classmethod
+    def denied(cls, text: str) -> Refusal:
+        """Not this caller."""
+        return cls(grpc.StatusCode.PERMISSION_DENIED, text)
+
+    @classmethod
+    def missing(cls, text: str) -> Refusal:
+        """No such thing."""
+        return cls(grpc.StatusCode.NOT_FOUND, text)
+
+    @classmethod
+    def invalid(cls, field: str, text: str) -> Refusal:
+        """A field that is wrong: what it is and what would be right."""
+        return cls(grpc.StatusCode.INVALID_ARGUMENT, f"{field}: {text}")
+
+
+def answered(method: Method) -> Method:
+    """Wraps a servicer's unary or streaming method: counts and times it, turns what it raises into a gRPC status."""
+
+    @functools.wraps(method)
+    def wrapped(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        began = time.monotonic()
+        code = grpc.StatusCode.OK
+        try:
+            return method(self, request, context)
+        except Exception as error:  # noqa: BLE001 - mapped to a status, unexpected ones logged with a number
+            code, text = _status(method.__name__, error)
+            context.abort(code, text)
+        finally:
+            metrics.grpc_requests_total.labels(method=method.__name__, code=code.name).inc()
+            metrics.grpc_seconds.labels(method=method.__name__).observe(time.monotonic() - began)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def _status(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
+    if isinstance(error, Refusal):
+        log.info("refused", method=method, code=error.code.name, reason=error.text)
+        return error.code, error.text
+    if isinstance(error, NotOwner):
+        return grpc.StatusCode.PERMISSION_DENIED, f"{error}; only they or an admin may change it"
+    if isinstance(error, NoSuchHandler):
+        return grpc.StatusCode.NOT_FOUND, f"{error}; list_handlers() shows those there are"
+    if isinstance(error, TryLater):
+        log.warning("unavailable", method=method, reason=error.reason)
+        return (
+            grpc.StatusCode.UNAVAILABLE,
+            f"event processing is busy or restarting; try again in a moment ({error.reason})",
+        )
+    number = uuid.uuid4().hex[:12]
+    log.error("internal error", method=method, number=number, exc_info=error)
+    return (
+        grpc.StatusCode.INTERNAL,
+        f"internal error {number}; the operator finds it in the registry's log under this number",
+    )

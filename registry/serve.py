@@ -1,0 +1,73 @@
+"""The two servers: users' and executors', each on a port of its own."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import grpc
+
+from ledger import Ledger
+from ledger.claims import Rules
+from registry.auth import ApiKeys, ServiceTokens
+from registry.internal import Executors
+from registry.public import EventProcessing
+from registry.settings import MIB, RegistrySettings
+from registry.validate import Accepts
+from schemas.generated.eventprocapi_pb2_grpc import add_EventProcessingServiceServicer_to_server
+from schemas.generated.executorapi_pb2_grpc import add_ExecutorServiceServicer_to_server
+
+
+@dataclass(frozen=True)
+class Servers:
+    """Both, serving; public and internal are the ports they listen at."""
+
+    public: int
+    internal: int
+    running: tuple[grpc.Server, ...]
+
+    def stop(self, grace_s: float) -> None:
+        """Takes no more calls; blocks until those under way have ended, grace_s at most."""
+        for ended in [server.stop(grace_s) for server in self.running]:
+            ended.wait()
+
+
+def serve(settings: RegistrySettings, ledger: Ledger, rules: Rules) -> Servers:
+    """Starts both servers. Raises ValueError when TLS is wanted without a certificate, OSError when an address is taken."""
+    accepts = Accepts(settings.runtime_names(), settings.ambiguous_python, settings.mail_domains, settings.blob_bytes)
+    public = _server(settings.threads, settings.blob_bytes + MIB)
+    add_EventProcessingServiceServicer_to_server(EventProcessing(ledger, ApiKeys(settings.keys_file), accepts), public)
+    internal = _server(settings.threads, settings.answer_bytes)
+    add_ExecutorServiceServicer_to_server(Executors(ledger, ServiceTokens(settings.tokens_file), rules), internal)
+    ports = (
+        _listen(public, settings.listen, settings.public_tls, settings),
+        _listen(internal, settings.internal_listen, settings.internal_tls, settings),
+    )
+    public.start()
+    internal.start()
+    return Servers(ports[0], ports[1], (public, internal))
+
+
+def _server(threads: int, limit: int) -> grpc.Server:
+    options = [
+        ("grpc.max_receive_message_length", limit),
+        ("grpc.max_send_message_length", limit),
+        ("grpc.so_reuseport", 0),  # an address that is taken is an error, not half of the calls
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ]
+    return grpc.server(ThreadPoolExecutor(threads, thread_name_prefix="grpc"), options=options)
+
+
+def _listen(server: grpc.Server, address: str, tls: bool, settings: RegistrySettings) -> int:
+    try:
+        if not tls:
+            return server.add_insecure_port(address)
+        if settings.cert is None or settings.key is None:
+            raise ValueError(
+                "TLS needs REGISTRY_CERT and REGISTRY_KEY (or REGISTRY_PUBLIC_TLS=false behind a route that ends TLS)"
+            )
+        pair = (settings.key.read_bytes(), settings.cert.read_bytes())
+        return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+    except RuntimeError as error:
+        raise OSError(f"cannot listen at {address}: {error}") from error
