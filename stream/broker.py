@@ -17,15 +17,16 @@ class Producer(Protocol):
     def send(self, topic: str, value: bytes | None, key: bytes | None = None, headers: Headers = ()) -> None:
         """Queues a message; messages of one key keep their order.
 
-        Blocks only while the topic's partitions are being looked up or the queue is full.
-        Raises InvalidMessage when it is larger than allowed, TryLater when the broker is away.
+        Blocks only while connecting, or while the topic's partitions are being looked up; at most for
+        the request timeout. Raises InvalidMessage when it is larger than allowed, TryLater when the broker is away.
         """
 
     def flush(self, timeout_s: float) -> None:
         """Blocks until all that this thread sent since its last flush is acknowledged by all in-sync replicas.
 
-        Raises TryLater when that does not happen in time or was refused for now: the caller sends the same again. What was
-        sent before is forgotten either way.
+        Raises TryLater when that does not happen within timeout_s, or was refused for now: the caller sends the same again
+        (some of it may arrive twice). Raises InvalidMessage when the topic takes only smaller ones. Either way what this
+        thread sent before is forgotten.
         """
 
     def close(self) -> None:
@@ -36,12 +37,16 @@ class Consumer(Protocol):
     """One member of a consumer group; for one thread."""
 
     def poll(self, timeout_s: float, max_records: int) -> list[Message]:
-        """The next messages, at most max_records; blocks until there is one or the time is over. Raises TryLater."""
+        """The next messages, at most max_records; blocks until there is one or the time is over.
+
+        Has to be called within the max poll interval for this to stay a member. Raises TryLater when the broker is away.
+        """
 
     def commit(self, upto: Sequence[Message]) -> None:
         """Commits, per partition, the offset after the last of these messages; blocks.
 
-        Of partitions that have gone to another member nothing is committed: it gets those messages again. Raises TryLater.
+        Of partitions that have gone to another member meanwhile nothing is committed: it gets those messages again. What
+        cannot be committed because the group is rebalancing is committed by a later poll(). Raises TryLater.
         """
 
     def pause_all(self) -> None:
@@ -53,8 +58,11 @@ class Consumer(Protocol):
     def assignment(self) -> frozenset[tuple[str, int]]:
         """The (topic, partition) pairs that this member has."""
 
+    def lag(self) -> Mapping[str, int]:
+        """By topic, the messages in this member's partitions that it has not given out yet; blocks. Raises TryLater."""
+
     def close(self) -> None:
-        """Leaves the group."""
+        """Leaves the group (a static member keeps its place in it until its session ends); blocks shortly."""
 
 
 class Admin(Protocol):
@@ -64,7 +72,7 @@ class Admin(Protocol):
         """Makes those that are missing; of those that exist raises a message size that is too small."""
 
     def end_offsets(self, topic: str) -> Mapping[int, int]:
-        """The next offset of each partition."""
+        """The next offset of each partition. A topic that does not exist is TryLater: somebody is about to make it."""
 
     def committed(self, group: str, topic: str) -> Mapping[int, int]:
         """What the group has committed, by partition; a partition without a commit is absent."""

@@ -12,6 +12,7 @@ from schemas.errors import InvalidMessage, TryLater
 from schemas.topics import Topic
 from stream.broker import Admin, Consumer, Headers, Producer
 from stream.messages import Message
+from stream.sizes import value_limit
 
 Place = tuple[str, int]
 
@@ -50,11 +51,27 @@ class MemoryBroker:
         if self.away:
             raise TryLater("memory broker: away")
 
+    def append(
+        self, topic: str, value: bytes | None, key: bytes | None, headers: tuple[tuple[str, bytes], ...]
+    ) -> None:
+        """A message arrives; call with the lock held. Raises TryLater when there is no such topic."""
+        count = self.count(topic)
+        partition = zlib.crc32(key) % count if key is not None else len(self.messages(topic)) % count
+        kept = self.logs.setdefault((topic, partition), [])
+        kept.append(Message(topic, partition, len(kept), key, value, headers, time.time_ns() // 1_000_000))
+        self.changed.notify_all()
+
+    def count(self, topic: str) -> int:
+        """How many partitions the topic has. Raises TryLater when there is no such topic."""
+        if topic not in self.partitions:
+            raise TryLater(f"memory broker: there is no topic {topic}")
+        return self.partitions[topic]
+
     def rebalance(self, group: str) -> None:
         """Deals the partitions out anew, each member keeping what it can (sticky); call with the lock held."""
         members = self.members[group]
         for member in members:
-            member.owned &= set(member.wanted())
+            member.lose(member.owned - set(member.wanted()))
         wanted = sorted({place for member in members for place in member.wanted()})
         for place in wanted:
             owners = [member for member in members if place in member.owned]
@@ -62,7 +79,7 @@ class MemoryBroker:
             if not owners:
                 able[0].take(place)
             elif len(owners[0].owned) > len(able[0].owned) + 1:
-                owners[0].owned.discard(place)
+                owners[0].lose({place})
                 able[0].take(place)
         self.changed.notify_all()
 
@@ -72,36 +89,25 @@ class MemorySender:
 
     def __init__(self, broker: MemoryBroker) -> None:
         self._broker = broker
-        self._queued = threading.local()
+        self._sent = threading.local()
 
     def send(self, topic: str, value: bytes | None, key: bytes | None = None, headers: Headers = ()) -> None:
         broker = self._broker
-        if value is not None and len(value) > broker.max_message_bytes:
-            raise InvalidMessage(
-                f"a message for {topic} has {len(value)} bytes; at most {broker.max_message_bytes} are allowed", value
-            )
+        most = value_limit(topic, broker.max_message_bytes)
+        if value is not None and len(value) > most:
+            raise InvalidMessage(f"a message for {topic} has {len(value)} bytes; at most {most} are allowed", value)
         with broker.changed:
             broker.answer()
-            if topic not in broker.partitions:
-                raise TryLater(f"memory broker: there is no topic {topic}")
-        if not hasattr(self._queued, "messages"):
-            self._queued.messages = []
-        self._queued.messages.append((topic, value, key, tuple(headers)))
+            broker.append(topic, value, key, tuple(headers))
+        self._sent.some = True
 
     def flush(self, timeout_s: float) -> None:
-        queued, self._queued.messages = getattr(self._queued, "messages", []), []
-        broker = self._broker
-        with broker.changed:
-            broker.answer()
-            for topic, value, key, headers in queued:
-                count = broker.partitions[topic]
-                partition = zlib.crc32(key) % count if key is not None else len(broker.messages(topic)) % count
-                kept = broker.logs.setdefault((topic, partition), [])
-                kept.append(Message(topic, partition, len(kept), key, value, headers, time.time_ns() // 1_000_000))
-            broker.changed.notify_all()
+        some, self._sent.some = getattr(self._sent, "some", False), False
+        if some:
+            self._broker.answer()
 
     def close(self) -> None:
-        self._queued.messages = []
+        """All that was sent has arrived."""
 
 
 class MemoryMember:
@@ -112,6 +118,7 @@ class MemoryMember:
         self._topics = topics
         self._group = group
         self._positions: dict[Place, int] = {}
+        self._begun: dict[Place, int] = {}  # where the partition stood when it came here
         self._paused = False
         self._closed = False
         self.owned: set[Place] = set()
@@ -126,7 +133,11 @@ class MemoryMember:
     def take(self, place: Place) -> None:
         """A partition comes to this member: it goes on where the group has committed."""
         self.owned.add(place)
-        self._positions[place] = self._broker.commits[self._group].get(place, 0)
+        self._positions[place] = self._begun[place] = self._broker.commits[self._group].get(place, 0)
+
+    def lose(self, places: set[Place]) -> None:
+        """Partitions go to others."""
+        self.owned -= places
 
     def poll(self, timeout_s: float, max_records: int) -> list[Message]:
         deadline = time.monotonic() + timeout_s
@@ -158,7 +169,7 @@ class MemoryMember:
             done = self._broker.commits[self._group]
             for message in upto:
                 place = (message.topic, message.partition)
-                if place in self.owned:
+                if place in self.owned and self._begun[place] <= message.offset < self._positions[place]:
                     done[place] = max(done.get(place, 0), message.offset + 1)
 
     def pause_all(self) -> None:
@@ -170,6 +181,14 @@ class MemoryMember:
     def assignment(self) -> frozenset[Place]:
         with self._broker.changed:
             return frozenset(self.owned)
+
+    def lag(self) -> Mapping[str, int]:
+        with self._broker.changed:
+            self._broker.answer()
+            lag = dict.fromkeys(self._topics, 0)
+            for place in self.owned:
+                lag[place[0]] += len(self._broker.logs.get(place, [])) - self._positions[place]
+            return lag
 
     def close(self) -> None:
         with self._broker.changed:
@@ -196,7 +215,7 @@ class MemoryDesk:
     def end_offsets(self, topic: str) -> Mapping[int, int]:
         with self._broker.changed:
             self._broker.answer()
-            return {n: len(self._broker.logs.get((topic, n), [])) for n in range(self._broker.partitions[topic])}
+            return {n: len(self._broker.logs.get((topic, n), [])) for n in range(self._broker.count(topic))}
 
     def committed(self, group: str, topic: str) -> Mapping[int, int]:
         with self._broker.changed:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-MIB = 1024 * 1024
-OVERHEAD_BYTES = 64 * 1024  # headers, key and the record batch around a message
+from stream.sizes import MIB
 
 
 class StreamSettings(BaseSettings):
@@ -31,10 +30,11 @@ class StreamSettings(BaseSettings):
     security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
     sasl_mechanism: str | None = None
     sasl_username: str | None = None
-    sasl_password: str | None = None
+    sasl_password: SecretStr | None = None
     ssl_cafile: Path | None = None
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
+    ssl_password: SecretStr | None = Field(None, description="of the key file")
 
     def connection(self) -> dict[str, Any]:
         """What every Kafka client needs, as kafka-python names it."""
@@ -46,8 +46,9 @@ class StreamSettings(BaseSettings):
             "security_protocol": self.security_protocol,
             "sasl_mechanism": self.sasl_mechanism,
             "sasl_plain_username": self.sasl_username,
-            "sasl_plain_password": self.sasl_password,
+            "sasl_plain_password": self.sasl_password and self.sasl_password.get_secret_value(),
             "ssl_cafile": self.ssl_cafile and str(self.ssl_cafile),
             "ssl_certfile": self.ssl_certfile and str(self.ssl_certfile),
             "ssl_keyfile": self.ssl_keyfile and str(self.ssl_keyfile),
+            "ssl_password": self.ssl_password and self.ssl_password.get_secret_value(),
         }

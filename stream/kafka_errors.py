@@ -1,0 +1,51 @@
+"""Which of the Kafka client's errors time heals; all others stop the process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+from kafka import errors as kafka_errors
+
+from schemas.errors import TryLater
+
+MOVED = (
+    kafka_errors.CommitFailedError,
+    kafka_errors.IllegalGenerationError,
+    kafka_errors.UnknownMemberIdError,
+    kafka_errors.RebalanceInProgressError,
+)
+"""A commit is refused with one of these when partitions have gone, or may be going, to another member."""
+
+HEALS = (
+    kafka_errors.RetriableError,
+    kafka_errors.UnrecognizedBrokerVersion,
+    kafka_errors.BrokerNotAvailableError,
+    kafka_errors.GroupAuthorizationFailedError,
+    kafka_errors.TopicAuthorizationFailedError,
+    OSError,
+)
+"""What time, or an operator, heals without a restart of ours."""
+
+LOST_COUNT = (
+    kafka_errors.OutOfOrderSequenceNumberError,
+    kafka_errors.UnknownProducerIdError,
+    kafka_errors.InvalidProducerEpochError,
+    kafka_errors.ProducerFencedError,
+)
+"""The broker and an idempotent producer disagree about what was sent: a new producer starts to count anew."""
+
+
+def explained(error: BaseException) -> str:
+    """One line for a person: the error's class and what it says, once."""
+    text, kind = str(error), type(error).__name__
+    return f"kafka: {text}" if text.startswith(kind) else f"kafka: {kind}: {text}"
+
+
+@contextlib.contextmanager
+def consequences() -> Iterator[None]:
+    """Turns what time heals into TryLater; lets the rest through."""
+    try:
+        yield
+    except HEALS as error:
+        raise TryLater(explained(error)) from error
