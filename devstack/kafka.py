@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import socket
@@ -10,10 +11,13 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from devstack import versions
+from schemas.errors import TryLater
+from stream.kafka import KafkaBroker
+from stream.settings import StreamSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 JARS = ROOT / ".cache" / f"kafka-{versions.KAFKA}"
@@ -30,13 +34,12 @@ class NoKafka(Exception):
 
 @dataclass(frozen=True)
 class KafkaProcess:
-    """How to run the broker: argv is empty when one is there already. ready(): whether it answers by now."""
+    """How to run the broker: argv is empty when one is there already. ready(): whether it answers by now; blocks up to 2 s."""
 
     argv: list[str]
     env: dict[str, str]
     bootstrap: str
     ready: Callable[[], bool]
-    after: Callable[[], None] = field(default=lambda: None)
 
 
 def way() -> str:
@@ -77,26 +80,30 @@ def command(folder: Path, address: str, port: int = PORT, controller_port: int =
     chosen = way()
     if chosen == "given":
         bootstrap = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
-        host, _, number = bootstrap.split(",")[0].strip().rpartition(":")
-        return KafkaProcess([], {}, bootstrap, lambda: _listens(host, int(number)))
+        return KafkaProcess([], {}, bootstrap, lambda: _answers(bootstrap))
     folder.mkdir(parents=True, exist_ok=True)
     bootstrap = f"{address}:{port}"
 
     def ready() -> bool:
-        return _listens(address, port)
+        return _listens(address, port) and _answers(bootstrap)
 
     env = {name: os.environ[name] for name in ("PATH", "HOME", "JAVA_HOME", "DOCKER_HOST") if name in os.environ}
     if chosen == "docker":
-        return KafkaProcess(_docker(address, port, controller_port), env, bootstrap, ready)
+        return KafkaProcess(_docker(folder, address, port, controller_port), env, bootstrap, ready)
     properties = _properties(folder, address, port, controller_port)
     if not (folder / "data" / "meta.properties").exists():
         _format(folder, properties, env)
-    argv = ["java", *HEAP, *_logging(folder), "-cp", f"{JARS}/*", "kafka.Kafka", str(properties)]
+    argv = [_java(), *HEAP, *_logging(folder), "-cp", f"{JARS}/*", "kafka.Kafka", str(properties)]
     return KafkaProcess(argv, env, bootstrap, ready)
 
 
+def _java() -> str:
+    at_home = Path(os.environ.get("JAVA_HOME", "")) / "bin" / "java"
+    return str(at_home) if "JAVA_HOME" in os.environ and at_home.exists() else "java"
+
+
 def _java_version() -> int:
-    java = shutil.which("java")
+    java = shutil.which(_java())
     if java is None:
         return 0
     said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr
@@ -121,20 +128,32 @@ POM = """<project xmlns="http://maven.apache.org/POM/4.0.0">
 
 
 def _copy_jars(progress: Progress) -> None:
-    JARS.mkdir(parents=True, exist_ok=True)
+    JARS.parent.mkdir(parents=True, exist_ok=True)
+    with JARS.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two stacks may start at once; the other one fetches for both
+        if not _complete():
+            _maven(progress)
+
+
+def _maven(progress: Progress) -> None:
+    JARS.mkdir(exist_ok=True)
     pom = JARS / "pom.xml"
     pom.write_text(POM.format(scala=versions.KAFKA_SCALA, kafka=versions.KAFKA, log4j=versions.KAFKA_LOG4J))
     log = JARS / "maven.log"
-    goal = ["dependency:copy-dependencies", f"-DoutputDirectory={JARS}", "-DincludeScope=runtime"]
+    goal = [
+        f"org.apache.maven.plugins:maven-dependency-plugin:{versions.MAVEN_DEPENDENCY_PLUGIN}:copy-dependencies",
+        f"-DoutputDirectory={JARS}",
+        "-DincludeScope=runtime",
+    ]
     with log.open("wb") as out:
         child = subprocess.Popen(["mvn", "-B", "-f", str(pom), *goal], stdout=out, stderr=subprocess.STDOUT)
         seen = 0
         while child.poll() is None:
             time.sleep(1)
-            there = len(list(JARS.glob("*.jar")))
+            there = len(list(JARS.glob("*.jar"))) or log.read_text(errors="replace").count("Downloaded from")
             if there > seen:
                 seen = there
-                progress(f"  {there} jars")
+                progress(f"  {there} files")
     if child.returncode != 0:
         raise NoKafka(f"Maven could not fetch Kafka {versions.KAFKA}; the end of {log}:\n{log.read_text()[-1500:]}")
     (JARS / ".complete").touch()
@@ -166,6 +185,9 @@ SINGLE = {
     "share.coordinator.state.topic.replication.factor": 1,
     "share.coordinator.state.topic.min.isr": 1,
     "group.initial.rebalance.delay.ms": 0,
+    # after kill -9 the new broker waits until the old one's session has ended: 9 s by default
+    "broker.session.timeout.ms": 1000,
+    "broker.heartbeat.interval.ms": 250,
 }
 """What a broker that is alone needs."""
 
@@ -181,7 +203,7 @@ def _logging(folder: Path) -> list[str]:
 
 def _format(folder: Path, properties: Path, env: Mapping[str, str]) -> None:
     cluster = uuid.uuid4()
-    tool = ["java", *HEAP, *_logging(folder), "-cp", f"{JARS}/*", "kafka.tools.StorageTool"]
+    tool = [_java(), *HEAP, *_logging(folder), "-cp", f"{JARS}/*", "kafka.tools.StorageTool"]
     done = subprocess.run(
         [*tool, "format", "-t", str(cluster), "-c", str(properties)],
         env=dict(env),
@@ -195,7 +217,10 @@ def _format(folder: Path, properties: Path, env: Mapping[str, str]) -> None:
         )
 
 
-def _docker(address: str, port: int, controller_port: int) -> list[str]:
+def _docker(folder: Path, address: str, port: int, controller_port: int) -> list[str]:
+    """The broker in a container that ends when its docker command does, whatever that dies of: its standard input ends then."""
+    data = folder / "data"
+    data.mkdir(exist_ok=True)
     env = {
         "KAFKA_PROCESS_ROLES": "broker,controller",
         "KAFKA_NODE_ID": "1",
@@ -205,10 +230,27 @@ def _docker(address: str, port: int, controller_port: int) -> list[str]:
         "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{address}:{port}",
         "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+        "KAFKA_LOG_DIRS": "/data",
+        "KAFKA_HEAP_OPTS": "-Xmx512m",
         **{"KAFKA_" + name.upper().replace(".", "_"): str(value) for name, value in SINGLE.items()},
     }
     pairs = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
-    return ["docker", "run", "--rm", "--init", "--network", "host", *pairs, versions.KAFKA_IMAGE]
+    script = "/etc/kafka/docker/run & broker=$!; (cat > /dev/null; kill $broker) <&3 & wait $broker"
+    return [
+        *("docker", "run", "--rm", "-i", "--init", "--network", "host", "--user", "0", "-v", f"{data}:/data", *pairs),
+        *("--entrypoint", "sh", versions.KAFKA_IMAGE, "-c", f"exec 3<&0; {script}"),
+    ]
+
+
+def _answers(bootstrap: str) -> bool:
+    broker = KafkaBroker(StreamSettings(bootstrap_servers=bootstrap, request_timeout_ms=1000))
+    try:
+        broker.admin().ping()
+    except TryLater:
+        return False
+    finally:
+        broker.close()
+    return True
 
 
 def _listens(host: str, port: int) -> bool:

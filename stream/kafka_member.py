@@ -26,7 +26,7 @@ ALL = 1_000_000_000  # records: whatever a fetch has brought
 STAY_S = 1.0  # how often the client is polled at least while there are messages in store
 AWAY_S = 3.0  # without a coordinator for so long: the broker is away
 CLOSE_MS = 5000
-LAG_MS = 1000  # lag is only a figure: nobody waits long for it
+BETWEEN_MS = 1000  # how long a poll may be held up by what is done beside it: late commits, the lag
 
 
 class _Moves(ConsumerRebalanceListener):  # type: ignore[misc]
@@ -86,7 +86,7 @@ class KafkaMember:
             place = TopicPartition(message.topic, message.partition)
             if self._given.get(place, 0) > message.offset:
                 self._owed[place] = max(self._owed.get(place, 0), message.offset + 1)
-        self._pay()
+        self._pay(self._settings.request_timeout_ms)
 
     def pause_all(self) -> None:
         self._paused = True
@@ -108,11 +108,11 @@ class KafkaMember:
         places = [] if self._client is None else list(self._client.assignment())
         if places:
             with consequences():
-                ends = self._client.end_offsets(places, timeout_ms=LAG_MS)
+                ends = self._client.end_offsets(places, timeout_ms=BETWEEN_MS)
                 for place, end in ends.items():
                     at = self._given.get(place)
                     if at is None:
-                        at = self._client.position(place, timeout_ms=LAG_MS)
+                        at = self._client.position(place, timeout_ms=BETWEEN_MS)
                     lag[place.topic] += max(0, end - (at or 0))
         return lag
 
@@ -170,7 +170,7 @@ class KafkaMember:
 
     def _fetch(self, client: Any, timeout_s: float) -> None:
         if self._owed:
-            self._pay()
+            self._pay(BETWEEN_MS)
         with consequences():
             found = client.poll(timeout_ms=int(timeout_s * 1000), max_records=ALL)
         self._keep(found)
@@ -194,13 +194,13 @@ class KafkaMember:
         self._polled_at = time.monotonic()
         self._store.extend(_message(record) for records in found.values() for record in records)
 
-    def _pay(self) -> None:
+    def _pay(self, timeout_ms: int) -> None:
         if not self._owed or self._client is None:
             return
         offsets = {place: OffsetAndMetadata(offset, "", -1) for place, offset in self._owed.items()}
         try:
             with consequences():
-                self._client.commit(offsets, timeout_ms=self._settings.request_timeout_ms)
+                self._client.commit(offsets, timeout_ms=timeout_ms)
         except MOVED as error:
             # after the rebalance: what is still here is committed by the next poll, what has gone is forgotten
             log.info("offsets not committed while the group rebalances", group=self._group, reason=str(error))

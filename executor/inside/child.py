@@ -53,7 +53,7 @@ def main(context: steps.Context, isolate: List[Dict[str, Any]], channel: int, lo
         status = _run(context.channel)
     except frames.Gone:
         status = 0
-    except BaseException:
+    except BaseException:  # noqa: BLE001 - it goes to the log, and the status tells
         os.write(2, traceback.format_exc().encode("utf-8", "replace"))
     finally:
         os._exit(status)

@@ -39,7 +39,7 @@ _PLAIN: Mapping[int, str] = {
         iopl ioperm modify_ldt settimeofday clock_settime clock_adjtime adjtimex acct quotactl quotactl_fd syslog
         sethostname setdomainname vhangup nfsservctl lookup_dcookie name_to_handle_at open_by_handle_at
         fanotify_init fanotify_mark vmsplice migrate_pages move_pages mbind set_mempolicy set_mempolicy_home_node
-        ustat sysfs uselib remap_file_pages create_module get_kernel_syms query_module _sysctl mknod mknodat
+        ustat sysfs uselib remap_file_pages create_module get_kernel_syms query_module _sysctl
     """,
     # memory that no resident set shows, and a queue of kernel work that filters do not see
     ABSENT: """
@@ -87,7 +87,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     mq_timedsend 242 mq_timedreceive 243 mq_notify 244 mq_getsetattr 245 vmsplice 278 migrate_pages 256 move_pages 279
     mbind 237 set_mempolicy 238 ustat 136 sysfs 139 uselib 134 remap_file_pages 216 create_module 174
     get_kernel_syms 177 query_module 178 _sysctl 156 personality 135 unshare 272 clone 56 socket 41 ioctl 16 mmap 9
-    kill 62 tgkill 234 tkill 200 rt_sigqueueinfo 129 rt_tgsigqueueinfo 297 mknod 133 mknodat 259
+    kill 62 tgkill 234 tkill 200 rt_sigqueueinfo 129 rt_tgsigqueueinfo 297
             """),
         },
     ),
@@ -106,7 +106,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     msgctl 187 semget 190 semop 193 semctl 191 semtimedop 192 mq_open 180 mq_unlink 181 mq_timedsend 182
     mq_timedreceive 183 mq_notify 184 mq_getsetattr 185 vmsplice 75 migrate_pages 238 move_pages 239 mbind 235
     set_mempolicy 237 remap_file_pages 234 personality 92 unshare 97 clone 220 socket 198 ioctl 29 mmap 222 kill 129
-    tgkill 131 tkill 130 rt_sigqueueinfo 138 rt_tgsigqueueinfo 240 mknodat 33
+    tgkill 131 tkill 130 rt_sigqueueinfo 138 rt_tgsigqueueinfo 240
             """),
         },
     ),
