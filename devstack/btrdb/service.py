@@ -1,0 +1,341 @@
+"""BTrDB's gRPC service (package v5api) over the store, with the messages of the public client's own wheel."""
+
+from __future__ import annotations
+
+import functools
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import grpc
+import numpy as np
+from btrdb.grpcinterface import btrdb_pb2 as pb
+from btrdb.grpcinterface.btrdb_pb2_grpc import BTrDBServicer
+
+from devstack.btrdb import refusals, streams, tables
+from devstack.btrdb.points import Points, WindowStats, aligned_windows, snap, windows
+from devstack.btrdb.refusals import Refusal
+from devstack.btrdb.store import Store, check_range
+
+MAJOR, MINOR = 5, 34
+BUILD = "5.34.0-development-server"
+_POINTS_A_MESSAGE = 5_000
+_ROWS_A_MESSAGE = 50_000
+_NAMES_A_MESSAGE = 1_000
+
+
+def _answered(response: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Turns a Refusal into the response's status."""
+
+    def wrap(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+            try:
+                return method(self, request)
+            except Refusal as refusal:
+                return response(stat=_status(refusal))
+
+        return answer
+
+    return wrap
+
+
+def _streamed(response: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Turns a Refusal into the status of a last response."""
+
+    def wrap(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            try:
+                yield from method(self, request)
+            except Refusal as refusal:
+                yield response(stat=_status(refusal))
+
+        return answer
+
+    return wrap
+
+
+def _status(refusal: Refusal) -> pb.Status:
+    return pb.Status(code=refusal.code, msg=refusal.text)
+
+
+class Btrdb(BTrDBServicer):  # type: ignore[misc]
+    """One development server; address is host:port as clients reach it."""
+
+    def __init__(self, store: Store, address: str) -> None:
+        self._store = store
+        self._address = address
+
+    @_answered(pb.InfoResponse)
+    def Info(self, request: Any) -> Any:
+        """Version and address."""
+        return pb.InfoResponse(
+            majorVersion=MAJOR, minorVersion=MINOR, build=BUILD, proxy=pb.ProxyInfo(proxyEndpoints=[self._address])
+        )
+
+    # -- points ------------------------------------------------------------------------------------------------------
+
+    @_streamed(pb.RawValuesResponse)
+    def RawValues(self, request: Any) -> Iterator[Any]:
+        """Points of a range."""
+        points, version = self._range(request)
+        for part in _parts(points, _POINTS_A_MESSAGE):
+            values = [
+                pb.RawPoint(time=t, value=v) for t, v in zip(part.times.tolist(), part.values.tolist(), strict=True)
+            ]
+            yield pb.RawValuesResponse(versionMajor=version, values=values)
+
+    @_streamed(pb.ArrowRawValuesResponse)
+    def ArrowRawValues(self, request: Any) -> Iterator[Any]:
+        """Points of a range as Arrow tables."""
+        points, version = self._range(request)
+        for part in _parts(points, _ROWS_A_MESSAGE):
+            table = tables.points_table(part, request.templateBytes)
+            yield pb.ArrowRawValuesResponse(versionMajor=version, arrowBytes=table)
+
+    @_streamed(pb.ArrowMultiValuesResponse)
+    def ArrowMultiValues(self, request: Any) -> Iterator[Any]:
+        """Several streams side by side, snapped to a period when one is given."""
+        check_range(request.start, request.end)
+        versions = list(request.versionMajor) or [0] * len(request.uuid)
+        if len(versions) != len(request.uuid):
+            raise Refusal(refusals.WRONG_ARGS, f"{len(request.uuid)} streams, but {len(versions)} versions")
+        if request.snapPeriodNs < 0:
+            raise Refusal(refusals.WRONG_ARGS, f"snapPeriodNs is {request.snapPeriodNs}; it should not be negative")
+        found = []
+        for raw, version in zip(request.uuid, versions, strict=True):
+            points, _ = self._store.at(_uuid(raw), version)
+            if request.snapPeriodNs:
+                points = snap(points, request.start, request.end, request.snapPeriodNs)
+            found.append((uuid.UUID(bytes=raw), points.between(request.start, request.end)))
+        if any(len(points) for _, points in found):
+            yield pb.ArrowMultiValuesResponse(arrowBytes=tables.joined_table(found, request.templateBytes))
+
+    @_streamed(pb.AlignedWindowsResponse)
+    def AlignedWindows(self, request: Any) -> Iterator[Any]:
+        """Statistics of windows of a power of two."""
+        found, version = self._aligned(request)
+        for part in _stat_points(found):
+            yield pb.AlignedWindowsResponse(versionMajor=version, values=part)
+
+    @_streamed(pb.ArrowAlignedWindowsResponse)
+    def ArrowAlignedWindows(self, request: Any) -> Iterator[Any]:
+        """The same as an Arrow table."""
+        found, version = self._aligned(request)
+        if len(found.times):
+            yield pb.ArrowAlignedWindowsResponse(versionMajor=version, arrowBytes=tables.windows_table(found))
+
+    @_streamed(pb.WindowsResponse)
+    def Windows(self, request: Any) -> Iterator[Any]:
+        """Statistics of windows of any width; depth is an optimisation of BTrDB's that is not needed here."""
+        found, version = self._windows(request)
+        for part in _stat_points(found):
+            yield pb.WindowsResponse(versionMajor=version, values=part)
+
+    @_streamed(pb.ArrowWindowsResponse)
+    def ArrowWindows(self, request: Any) -> Iterator[Any]:
+        """The same as an Arrow table."""
+        found, version = self._windows(request)
+        if len(found.times):
+            yield pb.ArrowWindowsResponse(versionMajor=version, arrowBytes=tables.windows_table(found))
+
+    @_answered(pb.NearestResponse)
+    def Nearest(self, request: Any) -> Any:
+        """The first point at or after a time, or, backward, the last one before it."""
+        points, version = self._store.at(_uuid(request.uuid), request.versionMajor)
+        index = int(np.searchsorted(points.times, request.time, "left")) - (1 if request.backward else 0)
+        if not 0 <= index < len(points):
+            raise Refusal(
+                refusals.NO_SUCH_POINT, "there is no point " + ("before" if request.backward else "at or after")
+            )
+        value = pb.RawPoint(time=int(points.times[index]), value=float(points.values[index]))
+        return pb.NearestResponse(versionMajor=version, value=value)
+
+    @_answered(pb.InsertResponse)
+    def Insert(self, request: Any) -> Any:
+        """Adds points."""
+        count = len(request.values)
+        times = np.fromiter((point.time for point in request.values), np.int64, count)
+        values = np.fromiter((point.value for point in request.values), np.float64, count)
+        return self._insert(request, Points(times, values))
+
+    @_answered(pb.InsertResponse)
+    def ArrowInsert(self, request: Any) -> Any:
+        """Adds the points of an Arrow table."""
+        return self._insert(request, tables.read_points(request.arrowBytes))
+
+    @_answered(pb.DeleteResponse)
+    def Delete(self, request: Any) -> Any:
+        """Takes out the points of a range."""
+        return pb.DeleteResponse(versionMajor=self._store.delete(_uuid(request.uuid), request.start, request.end))
+
+    @_answered(pb.FlushResponse)
+    def Flush(self, request: Any) -> Any:
+        """Every insert is durable and visible already: gives the version."""
+        return pb.FlushResponse(versionMajor=self._store.version(_uuid(request.uuid)))
+
+    @_streamed(pb.ChangesResponse)
+    def Changes(self, request: Any) -> Iterator[Any]:
+        """Ranges that changed between two versions, to 2**resolution ns."""
+        _check_width(request.resolution)
+        uu = _uuid(request.uuid)
+        ranges: list[tuple[int, int]] = []
+        for first, last in self._store.changed(uu, request.fromMajor, request.toMajor):
+            start = first >> request.resolution << request.resolution
+            end = ((last >> request.resolution) + 1) << request.resolution
+            if ranges and start <= ranges[-1][1]:
+                ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
+            else:
+                ranges.append((start, end))
+        version = request.toMajor or self._store.version(uu)
+        for part in _batches(ranges, _NAMES_A_MESSAGE):
+            changed = [pb.ChangedRange(start=start, end=end) for start, end in part]
+            yield pb.ChangesResponse(versionMajor=version, ranges=changed)
+
+    # -- metadata ----------------------------------------------------------------------------------------------------
+
+    @_answered(pb.StreamInfoResponse)
+    def StreamInfo(self, request: Any) -> Any:
+        """Description and version of a stream."""
+        uu = _uuid(request.uuid)
+        found = streams.describe(self._store, uu)
+        version = 0 if request.omitVersion else self._store.version(uu)
+        descriptor = None if request.omitDescriptor else _descriptor(found)
+        return pb.StreamInfoResponse(versionMajor=version, descriptor=descriptor)
+
+    @_answered(pb.CreateResponse)
+    def Create(self, request: Any) -> Any:
+        """Makes a stream."""
+        tags, annotations = _pairs(request.tags), _pairs(request.annotations)
+        streams.create(self._store, _uuid(request.uuid), request.collection, tags, annotations)
+        return pb.CreateResponse()
+
+    @_answered(pb.SetStreamAnnotationsResponse)
+    def SetStreamAnnotations(self, request: Any) -> Any:
+        """Changes annotations."""
+        changes, removals = _pairs(request.changes), list(request.removals)
+        streams.set_annotations(self._store, _uuid(request.uuid), request.expectedPropertyVersion, changes, removals)
+        return pb.SetStreamAnnotationsResponse()
+
+    @_answered(pb.SetStreamTagsResponse)
+    def SetStreamTags(self, request: Any) -> Any:
+        """Changes tags and collection."""
+        tags, removals = _pairs(request.tags), list(request.remove)
+        expected = request.expectedPropertyVersion
+        streams.set_tags(self._store, _uuid(request.uuid), expected, tags, request.collection, removals)
+        return pb.SetStreamTagsResponse()
+
+    @_streamed(pb.ListCollectionsResponse)
+    def ListCollections(self, request: Any) -> Iterator[Any]:
+        """Collections below a prefix."""
+        for part in _batches(streams.collections(self._store, request.prefix), _NAMES_A_MESSAGE):
+            yield pb.ListCollectionsResponse(collections=part)
+
+    @_streamed(pb.LookupStreamsResponse)
+    def LookupStreams(self, request: Any) -> Iterator[Any]:
+        """Streams by collection, tags and annotations."""
+        tags, annotations = _pairs(request.tags), _pairs(request.annotations)
+        found = streams.look_up(self._store, request.collection, request.isCollectionPrefix, tags, annotations)
+        for part in _batches(found, _NAMES_A_MESSAGE):
+            yield pb.LookupStreamsResponse(results=[_descriptor(stream) for stream in part])
+
+    @_answered(pb.MetadataUsageResponse)
+    def GetMetadataUsage(self, request: Any) -> Any:
+        """How often each tag and annotation is used below a prefix."""
+        tags, annotations = streams.usage(self._store, request.prefix)
+        return pb.MetadataUsageResponse(
+            tags=[pb.KeyCount(key=key, count=count) for key, count in tags.items()],
+            annotations=[pb.KeyCount(key=key, count=count) for key, count in annotations.items()],
+        )
+
+    @_streamed(pb.SQLQueryResponse)
+    def SQLQuery(self, request: Any) -> Iterator[Any]:
+        """Rows of a SELECT over table streams."""
+        rows = list(streams.query(self._store, request.query, list(request.params)))
+        for part in _batches(rows, _NAMES_A_MESSAGE):
+            yield pb.SQLQueryResponse(SQLQueryRow=part)
+
+    @_answered(pb.ObliterateResponse)
+    def Obliterate(self, request: Any) -> Any:
+        """Removes a stream for ever."""
+        self._store.obliterate(_uuid(request.uuid))
+        return pb.ObliterateResponse()
+
+    # -- what the calls share ----------------------------------------------------------------------------------------
+
+    def _range(self, request: Any) -> tuple[Points, int]:
+        check_range(request.start, request.end)
+        points, version = self._store.at(_uuid(request.uuid), request.versionMajor)
+        return points.between(request.start, request.end), version
+
+    def _aligned(self, request: Any) -> tuple[WindowStats, int]:
+        check_range(request.start, request.end)
+        _check_width(request.pointWidth)
+        points, version = self._store.at(_uuid(request.uuid), request.versionMajor)
+        return aligned_windows(points, request.start, request.end, request.pointWidth), version
+
+    def _windows(self, request: Any) -> tuple[WindowStats, int]:
+        check_range(request.start, request.end)
+        if not 0 < request.width < 1 << 63:
+            raise Refusal(refusals.INVALID_POINT_WIDTH, f"width is {request.width} ns; it should be positive")
+        points, version = self._store.at(_uuid(request.uuid), request.versionMajor)
+        return windows(points, request.start, request.end, request.width), version
+
+    def _insert(self, request: Any, points: Points) -> Any:
+        if request.HasField("rounding"):
+            raise Refusal(refusals.NOT_IMPLEMENTED, "the development server does not round on insert")
+        version = self._store.insert(_uuid(request.uuid), points, request.merge_policy)
+        return pb.InsertResponse(versionMajor=version)
+
+
+def _uuid(raw: bytes) -> str:
+    if len(raw) != 16:
+        raise Refusal(refusals.WRONG_ARGS, f"uuid has {len(raw)} bytes; it should have 16")
+    return str(uuid.UUID(bytes=raw))
+
+
+def _check_width(pointwidth: int) -> None:
+    if pointwidth > 63:
+        raise Refusal(refusals.INVALID_POINT_WIDTH, f"pointwidth is {pointwidth}; it should be 0 to 63")
+
+
+def _pairs(sent: Iterable[Any]) -> dict[str, str | None]:
+    return {pair.key: pair.val.value if pair.HasField("val") else None for pair in sent}
+
+
+def _descriptor(found: streams.Description) -> Any:
+    return pb.StreamDescriptor(
+        uuid=uuid.UUID(found.uuid).bytes,
+        collection=found.collection,
+        tags=[pb.KeyOptValue(key=key, val=pb.OptValue(value=value)) for key, value in found.tags.items()],
+        annotations=[
+            pb.KeyOptValue(key=key, val=None if value is None else pb.OptValue(value=value))
+            for key, value in found.annotations.items()
+        ],
+        propertyVersion=found.property_version,
+    )
+
+
+def _parts(points: Points, size: int) -> Iterator[Points]:
+    for start in range(0, len(points), size):
+        yield Points(points.times[start : start + size], points.values[start : start + size])
+
+
+def _stat_points(found: WindowStats) -> Iterator[list[Any]]:
+    columns = (found.times, found.minimum, found.mean, found.maximum, found.count, found.stddev)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    return _batches(
+        (pb.StatPoint(time=t, min=a, mean=b, max=c, count=n, stddev=s) for t, a, b, c, n, s in rows), _POINTS_A_MESSAGE
+    )
+
+
+def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    batch: list[Any] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
