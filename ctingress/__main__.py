@@ -1,0 +1,129 @@
+"""python -m ctingress ARCHIVE.zip --tags a,b: reads settings, wires, runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import uuid
+from pathlib import Path
+
+import btrdb
+from btrdb.exceptions import BTrDBError
+from pydantic import ValidationError
+
+from ctingress.describe import Described, Unreadable
+from ctingress.ingest import Options, ingest, rfc3339
+from ctingress.open import BadArchive, Limits
+from ctingress.settings import IngressSettings
+from ctingress.when import check_zone
+from ctingress.write import NotWritten
+from schemas.errors import InvalidMessage, TryLater
+from stream.connect import open_broker
+from stream.settings import StreamSettings
+
+NS = 1_000_000_000
+
+
+def main() -> int:
+    """0: ingested and published; 1: could not be; 2: called wrongly."""
+    arguments = _arguments()
+    try:
+        settings, stream_settings = IngressSettings(), StreamSettings()
+    except ValidationError as error:
+        missing = ", ".join(str(problem["loc"][0]) for problem in error.errors())
+        return _say(f"not set, or wrong: {missing} (source .devstack/env for the development stack)", 2)
+    key = settings.btrdb_api_key.get_secret_value() if settings.btrdb_api_key else None
+    try:
+        connection = btrdb.connect(settings.btrdb_endpoint, apikey=key)
+    except (BTrDBError, OSError, ValueError) as error:
+        return _say(f"BTrDB at {settings.btrdb_endpoint} cannot be used: {error}")
+    broker = open_broker(stream_settings)
+    try:
+        ingested = ingest(
+            arguments.archive,
+            Options(arguments.tags, arguments.prefix, arguments.timezone, arguments.request_id),
+            connection,
+            broker.producer(),
+            limits=Limits(settings.max_files, settings.max_bytes, settings.max_ratio),
+            largest_message=stream_settings.max_message_bytes,
+            timeout_s=settings.announce_timeout_s,
+            progress=_show,
+        )
+    except BadArchive as error:
+        return _say(f"{arguments.archive.name}: {error}; nothing was written or published")
+    except InvalidMessage as error:
+        return _say(f"{arguments.archive.name}: {error.reason}; nothing was written or published")
+    except NotWritten as error:
+        return _say(f"{error}; no event was published. Ingesting the archive again adds nothing twice")
+    except TryLater as error:
+        return _say(f"the data is in BTrDB, but Kafka did not take the event: {error}. Ingest the archive again")
+    finally:
+        broker.close()
+    read = sum(isinstance(data_set, Described) for data_set in ingested.data_sets)
+    print(f"\n{read} of {len(ingested.data_sets)} data sets ingested; event published with RequestID {ingested.request_id}")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m ctingress", description="Writes a COMTRADE archive to BTrDB and publishes its event."
+    )
+    parser.add_argument("archive", type=Path, help="a zip with CFG+DAT pairs and CFF files")
+    parser.add_argument("--tags", type=_tags, default=(), help="comma-separated; handlers with one of them run")
+    parser.add_argument("--prefix", default="", help="put before collections, for recorders with placeholder names")
+    parser.add_argument(
+        "--timezone", type=_zone, help="of recorders that do not tell theirs: America/New_York, +02:00, -5h30"
+    )
+    parser.add_argument("--request-id", type=_uuid, help="a UUID: the event's id, to send the same event again")
+    return parser.parse_args()
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    return tuple(sorted({tag.strip() for tag in text.split(",") if tag.strip()}))
+
+
+def _zone(text: str) -> str:
+    try:
+        return check_zone(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _uuid(text: str) -> str:
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no UUID") from None
+
+
+def _show(data_set: Described | Unreadable) -> None:
+    if isinstance(data_set, Unreadable):
+        print(f"{data_set.name}\n    NOT READ: {data_set.error}")
+        return
+    config = data_set.config
+    analog = sum(channel.kind == "analog" for channel in config.channels)
+    seconds = (data_set.end_ns - data_set.start_ns) / NS
+    print(f"{data_set.name}")
+    print(f"    {config.station} / {config.device}, C37.111-{config.revision} {config.encoding}")
+    print(f"    {analog} analog and {len(config.channels) - analog} status channels, {seconds:.3f} s")
+    print(f"    from {rfc3339(data_set.start_ns)} ({_where_from(data_set)})")
+    if data_set.missing:
+        print(f"    {data_set.missing} samples are missing")
+    if data_set.streams:
+        print(f"    -> {data_set.streams[0].collection}")
+
+
+def _where_from(described: Described) -> str:
+    if described.source == "assumed":
+        return "UTC ASSUMED: neither the file nor its name tells an offset; see --timezone"
+    told = {"time_code": "the file's time code", "file_name": "the file's name", "option": "--timezone"}
+    return f"UTC offset {described.offset} from {told[described.source]}"
+
+
+def _say(problem: str, code: int = 1) -> int:
+    print(f"ctingress: {problem}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,126 @@
+"""An archive -> streams in BTrDB -> its event: the whole of what the ingress does."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ctingress import announce
+from ctingress.describe import Described, Unreadable, event, processed
+from ctingress.name import stream_names
+from ctingress.open import Archive, BadRecording, DataSet, Limits, open_archive
+from ctingress.recording import Samples
+from ctingress.when import start_utc_ns
+from ctingress.write import write
+from stream.broker import Producer
+
+Progress = Callable[[Described | Unreadable], None]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to ingest an archive.
+
+    tags: handlers with one of them run; prefix: put before collections; zone: IANA name or offset of recorders that do not
+    tell theirs; request_id: the event's id (a UUID), a new one when None: giving the same again makes no second event run.
+    """
+
+    tags: tuple[str, ...] = ()
+    prefix: str = ""
+    zone: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What became of an archive: the event's id, and its data sets in the archive's order."""
+
+    request_id: str
+    data_sets: tuple[Described | Unreadable, ...]
+
+
+def ingest(
+    path: Path,
+    options: Options,
+    connection: Any,
+    producer: Producer,
+    *,
+    limits: Limits,
+    largest_message: int,
+    timeout_s: float = 60.0,
+    progress: Progress = lambda data_set: None,
+) -> Ingested:
+    """Reads an archive, writes its recordings to BTrDB, and publishes one event when all can be read back.
+
+    path: a zip with CFG+DAT pairs and CFF files; connection: btrdb's; progress: told of each data set once it is done.
+    A data set that cannot be read is in the event with its error. Blocks. Raises BadArchive (nothing is written or
+    published), InvalidMessage (the event would be too large; nothing is written), NotWritten (BTrDB; nothing is published),
+    TryLater (Kafka). After any of them the same archive may be ingested again.
+    """
+    submitted_at = rfc3339(time.time_ns())
+    request_id = str(uuid.UUID(options.request_id)) if options.request_id else str(uuid.uuid4())
+    with open_archive(path, limits) as archive:
+        planned = [_look(data_set, options) for data_set in archive.data_sets()]
+        about = event(planned, archive.name, request_id, submitted_at, options.tags)
+        announce.check_size(about, largest_message)
+        done = _write_all(archive, planned, options, connection, progress)
+        about = event(done, archive.name, request_id, submitted_at, options.tags)
+    announce.announce(producer, about, timeout_s)
+    return Ingested(request_id, tuple(done))
+
+
+def _look(data_set: DataSet, options: Options) -> Described | Unreadable:
+    try:
+        return _read(data_set, options)[0]
+    except BadRecording as error:
+        return Unreadable(data_set.name, str(error))
+
+
+def _write_all(
+    archive: Archive,
+    planned: Sequence[Described | Unreadable],
+    options: Options,
+    connection: Any,
+    progress: Progress,
+) -> list[Described | Unreadable]:
+    """Reads each recording again, so that the samples of one only are in memory."""
+    done: list[Described | Unreadable] = []
+    for data_set, plan in zip(archive.data_sets(), planned, strict=True):
+        if isinstance(plan, Described):
+            described, samples = _read(data_set, options)
+            plan = processed(described, write(connection, described, samples))
+        done.append(plan)
+        progress(plan)
+    return done
+
+
+def _read(data_set: DataSet, options: Options) -> tuple[Described, Samples]:
+    config, samples, hdr, inf = data_set.read()
+    start_ns, source, offset = start_utc_ns(config, data_set.name, options.zone)
+    if not len(samples.offsets_ns):
+        raise BadRecording(f"{data_set.name}: holds no sample")
+    described = Described(
+        name=data_set.name,
+        config=config,
+        streams=stream_names(config, options.prefix),
+        start_ns=start_ns + int(samples.offsets_ns[0]),
+        end_ns=start_ns + int(samples.offsets_ns[-1]),
+        trigger_ns=start_ns + config.trigger_local_ns - config.start_local_ns,
+        source=source,
+        offset=offset,
+        missing=samples.missing,
+        hdr=hdr,
+        inf=inf,
+    )
+    return described, samples
+
+
+def rfc3339(ns: int) -> str:
+    """ns since the epoch as RFC 3339 in UTC with nine decimals."""
+    whole, rest = divmod(ns, 1_000_000_000)
+    return f"{datetime.fromtimestamp(whole, UTC):%Y-%m-%dT%H:%M:%S}.{rest:09d}Z"
