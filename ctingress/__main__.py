@@ -9,7 +9,6 @@ from pathlib import Path
 
 import btrdb
 from btrdb.exceptions import BTrDBError
-from pydantic import ValidationError
 
 from ctingress.describe import Described, Unreadable
 from ctingress.ingest import Options, ingest, rfc3339
@@ -20,6 +19,7 @@ from ctingress.write import NotWritten
 from schemas.errors import InvalidMessage, TryLater
 from stream.connect import open_broker
 from stream.settings import StreamSettings
+from telemetry.settings import from_environment
 
 NS = 1_000_000_000
 
@@ -27,11 +27,7 @@ NS = 1_000_000_000
 def main() -> int:
     """0: ingested and published; 1: could not be; 2: called wrongly."""
     arguments = _arguments()
-    try:
-        settings, stream_settings = IngressSettings(), StreamSettings()
-    except ValidationError as error:
-        missing = ", ".join(str(problem["loc"][0]) for problem in error.errors())
-        return _say(f"not set, or wrong: {missing} (source .devstack/env for the development stack)", 2)
+    settings, stream_settings = from_environment(IngressSettings), from_environment(StreamSettings)
     key = settings.btrdb_api_key.get_secret_value() if settings.btrdb_api_key else None
     try:
         connection = btrdb.connect(settings.btrdb_endpoint, apikey=key)

@@ -21,23 +21,23 @@ from stream.connect import open_broker
 from stream.settings import StreamSettings
 from telemetry import logs
 from telemetry.health import Health
-from telemetry.settings import TelemetrySettings
+from telemetry.settings import TelemetrySettings, from_environment
 
 
 def main() -> int:
     """Runs until SIGTERM or SIGINT; 1 when the sweeper broke down."""
-    settings, sweeping = DispatcherSettings(), SweeperSettings()
+    settings, sweeping = from_environment(DispatcherSettings), from_environment(SweeperSettings)
     logs.setup("dispatcher")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     health = Health("dispatcher")
-    TelemetrySettings().serve(health)
+    from_environment(TelemetrySettings).serve(health)
     ledger = Ledger.open(settings.ledger_url)
-    broker = open_broker(StreamSettings())
+    broker = open_broker(from_environment(StreamSettings))
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     admin = broker.admin()
-    stream_settings = StreamSettings()
+    stream_settings = from_environment(StreamSettings)
     loop.until_ready(
         lambda: admin.ensure_topics(
             topics(sweeping.runtime_names()), stream_settings.replication, stream_settings.max_message_bytes
@@ -52,7 +52,9 @@ def main() -> int:
         failures.append(error)
         stop.set()
 
-    sweeper = Sweeper(ledger, broker.producer(), admin, LeaseSettings().rules(), sweeping, uuid.uuid4().hex)
+    sweeper = Sweeper(
+        ledger, broker.producer(), admin, from_environment(LeaseSettings).rules(), sweeping, uuid.uuid4().hex
+    )
     thread = threading.Thread(target=guarded(lambda: sweeper.run(stop, health), broke), name="sweeper", daemon=True)
     thread.start()
     producer = broker.producer()

@@ -6,10 +6,13 @@ import signal
 import sys
 import threading
 import uuid
+from collections.abc import Mapping
+from pathlib import Path
 
 from executor.ask import Registry
 from executor.execute import Execute
 from executor.sandbox.job import Access
+from executor.sandbox.plan import REQUIRED
 from executor.sandbox.runtime import Runtime, SandboxedRuntime
 from executor.settings import ExecutorSettings, available_memory, check_memory
 from schemas.topics import tasks_topic
@@ -18,20 +21,24 @@ from stream.connect import open_broker
 from stream.settings import StreamSettings
 from telemetry import logs, metrics
 from telemetry.health import Health
-from telemetry.settings import TelemetrySettings
+from telemetry.settings import TelemetrySettings, from_environment
 
 
 def main() -> int:
     """Runs until SIGTERM or SIGINT, then lets begun runs finish within the grace time."""
-    settings = ExecutorSettings()  # type: ignore[call-arg]
-    interpreters = settings.interpreters()
-    check_memory(settings, available_memory())
+    settings = from_environment(ExecutorSettings)
+    try:
+        interpreters = settings.interpreters()
+        check_memory(settings, available_memory())
+    except ValueError as error:
+        print(f"executor: {error}", file=sys.stderr)
+        return 2
     logs.setup("executor")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     health = Health("executor")
-    TelemetrySettings().serve(health)
+    from_environment(TelemetrySettings).serve(health)
     runtimes = _start_runtimes(settings, interpreters)
     registry = Registry(
         settings.registry,
@@ -40,7 +47,7 @@ def main() -> int:
         settings.registry_timeout_s,
         settings.answer_bytes,
     )
-    broker = open_broker(StreamSettings())
+    broker = open_broker(from_environment(StreamSettings))
     producer = broker.producer()
     step = Execute(settings, registry, producer, runtimes, uuid.uuid4().hex)
     done = threading.Event()
@@ -67,14 +74,16 @@ def main() -> int:
     return 0
 
 
-def _start_runtimes(settings: ExecutorSettings, interpreters: dict[str, object]) -> dict[str, SandboxedRuntime]:
+def _start_runtimes(settings: ExecutorSettings, interpreters: Mapping[str, Path]) -> dict[str, SandboxedRuntime]:
     access = Access(settings.btrdb_endpoint, settings.btrdb_ca_bundle, settings.downloads_endpoint)
+    named = {layer.strip() for layer in settings.required_layers.split(",") if layer.strip()}
     runtimes = {}
     for name, python in interpreters.items():
-        runtime = SandboxedRuntime(Runtime(name, python), access, warm=settings.warm)
+        runtime = SandboxedRuntime(Runtime(name, python), access, warm=settings.warm, required=named or REQUIRED)
         runtime.start()
         for layer, state in runtime.layers.items():
             metrics.sandbox_layer.labels(layer=layer).set(1 if state == "on" else 0)
+        metrics.warm_children.labels(runtime=name).set_function(runtime.warm)
         runtimes[name] = runtime
     return runtimes
 

@@ -58,9 +58,9 @@ class Registry:
 
     def claim(self, boot_id: str, nonce: str, executor: str, run_ids: Sequence[str]) -> api.ClaimResponse:
         """Answers for these runs, in order; idempotent by (boot_id, nonce)."""
-        return self._ask(
-            self._stub.Claim, api.ClaimRequest(boot_id=boot_id, nonce=nonce, executor=executor, run_ids=run_ids)
-        )
+        asked = api.ClaimRequest(boot_id=boot_id, nonce=nonce, executor=executor, run_ids=run_ids)
+        answer: api.ClaimResponse = self._ask(self._stub.Claim, asked)
+        return answer
 
     def renew(self, boot_id: str, executor: str, leases: Sequence[tuple[str, str]]) -> list[str]:
         """Prolongs (run id, lease id) pairs; returns the run ids whose lease is lost."""

@@ -43,6 +43,10 @@ class ExecutorSettings(BaseSettings):
     output_bytes: int = Field(256 * 1024, ge=1024, description="of a handler's log that is kept")
     processes: int = Field(64, ge=1)
 
+    required_layers: str = Field(
+        "", description="sandbox layers without which it does not start, comma-separated; empty: the safe default"
+    )
+
     renew_s: float = Field(30.0, gt=0, description="how often leases are renewed")
     grace_s: float = Field(3600.0, ge=0, description="how long begun runs may go on after SIGTERM")
     flush_timeout_s: float = Field(10.0, gt=0)

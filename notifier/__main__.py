@@ -18,12 +18,12 @@ from stream.connect import open_broker
 from stream.settings import StreamSettings
 from telemetry import logs
 from telemetry.health import Health
-from telemetry.settings import TelemetrySettings
+from telemetry.settings import TelemetrySettings, from_environment
 
 
 def main() -> int:
     """Closes runs in this thread, sends emails in a second one; until SIGTERM or SIGINT. 1 when the sender broke down."""
-    settings, belt = NotifierSettings(), StreamSettings()
+    settings, belt = from_environment(NotifierSettings), from_environment(StreamSettings)
     logs.setup("notifier")
     if not settings.mail_domains:
         structlog.get_logger().warning("EVENTPROC_MAIL_DOMAINS is empty: no email will be sent; '*' allows all domains")
@@ -33,7 +33,7 @@ def main() -> int:
     health = Health("notifier")
     for dependency in ("kafka", "ledger", "smtp"):
         health.ready(dependency, False, "not reached yet")
-    TelemetrySettings().serve(health)
+    from_environment(TelemetrySettings).serve(health)
     ledger = Ledger.open(settings.ledger_url)
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     broker = open_broker(belt)

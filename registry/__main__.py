@@ -18,21 +18,21 @@ from schemas.errors import TryLater
 from stream.loop import until_ready
 from telemetry import logs
 from telemetry.health import Health
-from telemetry.settings import TelemetrySettings
+from telemetry.settings import TelemetrySettings, from_environment
 
 
 def main() -> int:
     """Runs until SIGTERM or SIGINT; calls under way get a grace."""
-    settings = RegistrySettings()
+    settings = from_environment(RegistrySettings)
     logs.setup("registry")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
     health = Health("registry")
-    TelemetrySettings().serve(health)
+    from_environment(TelemetrySettings).serve(health)
     ledger = Ledger.open(settings.ledger_url, settings.sealing())
     until_ready(ledger.migrate, health, "ledger", stop)
-    servers = serve(settings, ledger, LeaseSettings().rules())
+    servers = serve(settings, ledger, from_environment(LeaseSettings).rules())
     structlog.get_logger().info("serving", public=servers.public, internal=servers.internal)
     boot_id = uuid.uuid4().hex
     while True:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
+from typing import TypeVar
 
-from pydantic import Field
+from pydantic import Field, ValidationError
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from telemetry.health import Health
@@ -30,3 +33,30 @@ class TelemetrySettings(BaseSettings):
             fresh.write_text(f"[{self.host}]:{port}\n" if ":" in self.host else f"{self.host}:{port}\n")
             fresh.replace(self.file)
         return port
+
+
+Options = TypeVar("Options", bound=BaseSettings)
+
+
+def from_environment(kind: type[Options]) -> Options:
+    """A station's options; ends the process with exit code 2 and one line per option that is missing or wrong."""
+    try:
+        return kind()
+    except ValidationError as error:
+        problems = [_problem(kind, problem) for problem in error.errors()]
+        print(f"{kind.__module__.split('.')[0]}: the environment is not right:", *problems, sep="\n  ", file=sys.stderr)
+        raise SystemExit(2) from None
+
+
+def _problem(kind: type[BaseSettings], problem: ErrorDetails) -> str:
+    name = str(problem["loc"][0]) if problem["loc"] else kind.__name__
+    field = kind.model_fields.get(name)
+    if field is None:
+        field = next((f for f in kind.model_fields.values() if f.validation_alias == name), None)
+        variable = name
+    else:
+        alias = field.validation_alias
+        variable = alias if isinstance(alias, str) else f"{kind.model_config.get('env_prefix', '')}{name}".upper()
+    about = f" ({field.description})" if field is not None and field.description else ""
+    what = "is not set" if problem["type"] == "missing" else f"is {problem['input']!r}: {problem['msg']}"
+    return f"{variable} {what}{about}"

@@ -25,7 +25,7 @@ USER_NAMESPACES = (
     "sysctl user.max_user_namespaces > 0 and kernel.apparmor_restrict_unprivileged_userns=0. There is no level without them"
 )
 KERNEL = "It needs Linux 5.12 or later"
-OPTIONAL = "Take {layer!r} out of the required layers to run without it"
+OPTIONAL = "Name the layers that you do require, without {layer!r}, in EXECUTOR_REQUIRED_LAYERS to run without it"
 
 
 @dataclass(frozen=True)
