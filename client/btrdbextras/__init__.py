@@ -1,4 +1,4 @@
-"""Extras around btrdb: register functions that run when new data arrives. Start with help(btrdbextras.eventproc)."""
+"""Event processing for the PredictiveGrid platform, from a notebook. Start with Connection and btrdbextras.eventproc."""
 
 from btrdbextras.conn import Connection
 

@@ -1,0 +1,270 @@
+"""What a notebook calls: hooks, list_handlers, register, deregister, upload_file."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import sys
+import uuid
+import warnings
+from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, TypeVar
+
+import dill
+
+from btrdbextras.conn import Connection
+from btrdbextras.eventproc import pickling, wire
+from btrdbextras.eventproc.call import call
+
+__all__ = ["Handler", "_uploads", "deregister", "hooks", "list_handlers", "register", "upload_file"]
+
+_uploads: Dict[str, List[str]] = {}
+"""Files to be uploaded when the handler has ended: 32 hex digits -> [path, name]."""
+
+FILE_NAME_LENGTH = 200
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+class Handler(NamedTuple):
+    """A registered function. created_at, updated_at: aware datetimes in UTC; version: 0 for the first registration."""
+
+    id: int
+    name: str
+    hook: str
+    version: int
+    notify_on_success: str
+    notify_on_failure: str
+    tags: List[str]
+    created_at: datetime.datetime
+    created_by: str
+    updated_at: datetime.datetime
+    updated_by: str
+
+
+def hooks(conn: Connection) -> List[str]:
+    """The names of the hooks that functions can be registered for.
+
+    Parameters
+    ----------
+    conn: Connection
+
+    Returns
+    -------
+    list of str
+
+    Example
+    -------
+    >>> hooks(conn)
+    ['ctingress.on_complete']
+    """
+    return [hook.name for hook in call(conn, "ListHooks", wire.message("ListHooksRequest")()).hooks]
+
+
+def list_handlers(conn: Connection, hook: str = "", hooks: Optional[str] = None) -> List[Handler]:
+    """The registered handlers: everybody's, of one hook or of all.
+
+    Parameters
+    ----------
+    conn: Connection
+    hook: str
+        Only handlers of this hook; '' for all. (hooks= is taken as another name of it.)
+
+    Returns
+    -------
+    list of Handler
+    """
+    wanted = hook if hooks is None else hooks
+    _text("hook", wanted)
+    answer = call(conn, "ListHandlers", wire.message("ListHandlersRequest")(hook=wanted))
+    return [_handler(handler) for handler in answer.handlers]
+
+
+def register(
+    conn: Connection,
+    name: str,
+    hook: str,
+    notify_on_success: str,
+    notify_on_failure: str,
+    tags: Optional[Sequence[str]] = None,
+) -> Callable[[Function], Function]:
+    """Decorator that registers a function: from now on it runs on the platform at each event of the hook that its tags match.
+
+    Registering again under the same name and hook replaces it: the version goes up by one. The function runs in a sandbox,
+    with your API key, on the Python version that it was registered from. It is called by keyword with what its signature
+    names; for hook ctingress.on_complete: btrdb (connected as you), DataSets, File, RequestID, SubmittedAt, and, only
+    when named, Tags and Recordings. Put imports inside the function. What it returns is in the email, as is what it raises.
+
+    Parameters
+    ----------
+    conn: Connection
+    name: str
+        What the handler is called; 1 to 100 characters.
+    hook: str
+        One of hooks(conn).
+    notify_on_success, notify_on_failure: str
+        Email addresses that are told how a run ended; '' for no email.
+    tags: list of str, optional
+        The function runs at events with at least one of these tags; without tags it runs at every event.
+
+    Returns
+    -------
+    a decorator, which returns the function unchanged
+
+    Raises
+    ------
+    TypeError, ValueError
+        For an argument that cannot be right, and for a function that cannot be pickled, naming what in it cannot.
+    EventProcError
+        NoServer, UntrustedCertificate, WrongKey, NotYours, InvalidRegistration (see btrdbextras.errors): what the platform said.
+
+    Example
+    -------
+    >>> @register(conn, 'count', 'ctingress.on_complete', 'alice@example.com', 'alice@example.com', tags=['north'])
+    ... def count(DataSets, **kwargs):
+    ...     return '%d data sets' % len(DataSets)
+    """
+    for field, value in (("name", name), ("hook", hook)):
+        _text(field, value)
+        if not value.strip():
+            raise ValueError("%s is empty" % field)
+    for field, value in (("notify_on_success", notify_on_success), ("notify_on_failure", notify_on_failure)):
+        if value is not None:
+            _text(field, value)
+    wanted = _tags(tags)
+
+    def decorator(function: Function) -> Function:
+        pickled = pickling.pickle(function)
+        package = wire.message("Package")
+        registration = wire.message("Registration")(
+            name=name,
+            hook=hook,
+            tags=wanted,
+            blob=pickled.blob,
+            notify_on_success=notify_on_success or "",
+            notify_on_failure=notify_on_failure or "",
+            api_key=conn.apikey,
+            python_version="%d.%d.%d" % sys.version_info[:3],
+            dill_version=dill.__version__,
+            packages=[package(name=one, version=version) for one, version in sorted(pickled.packages.items())],
+            source=pickled.source,
+            first_line=pickled.first_line,
+            file_name=pickled.file_name,
+        )
+        answer = call(conn, "Register", wire.message("RegisterRequest")(registration=registration))
+        _say(answer)
+        return function
+
+    return decorator
+
+
+def deregister(conn: Connection, handler_id: int) -> bool:
+    """Removes a handler: yours, or, for an admin, anybody's. Runs that have begun go on.
+
+    Parameters
+    ----------
+    conn: Connection
+    handler_id: int
+        As list_handlers(conn) shows it.
+
+    Returns
+    -------
+    True
+
+    Raises
+    ------
+    EventProcError
+        UnknownHandler for an unknown id, NotYours when it is somebody else's.
+    """
+    if isinstance(handler_id, bool) or not isinstance(handler_id, int):
+        raise TypeError("handler_id should be an int, as list_handlers(conn) shows it; it is %r" % (handler_id,))
+    if not 0 <= handler_id < 2**31:
+        raise ValueError("handler_id %d is no id; list_handlers(conn) shows them" % handler_id)
+    answer = call(conn, "Deregister", wire.message("DeregisterRequest")(id=handler_id))
+    return bool(answer.id == handler_id)
+
+
+def upload_file(file: str, file_name: str) -> Optional[str]:
+    """In a handler: hands a file over for download, and returns its link, for the text that the handler returns.
+
+    The file is taken when the handler has ended; downloading needs an API key. Outside a handler the arguments are checked, a
+    warning says that nothing is uploaded, and None is returned.
+
+    Parameters
+    ----------
+    file: str
+        Path of the file.
+    file_name: str
+        The name it gets when downloaded; at most 200 characters.
+
+    Returns
+    -------
+    str or None
+
+    Raises
+    ------
+    TypeError
+        An argument is no str.
+    ValueError
+        There is no such file, or the name is too long.
+    """
+    if not isinstance(file, str):
+        raise TypeError("file should be a str, the path of a file; it is a %s" % type(file).__name__)
+    if not isinstance(file_name, str):
+        raise TypeError("file_name should be a str; it is a %s" % type(file_name).__name__)
+    if not os.path.isfile(file):
+        raise ValueError("file %r does not exist, or is no file" % file)
+    if len(file_name) > FILE_NAME_LENGTH:
+        raise ValueError("file_name has %d characters; it should have at most %d" % (len(file_name), FILE_NAME_LENGTH))
+    if os.environ.get("EXECUTOR_CONTEXT") != "true":
+        warnings.warn("upload_file uploads in a handler only: nothing is uploaded here", stacklevel=2)
+        return None
+    code = uuid.uuid4().hex
+    _uploads[code] = [file, file_name]
+    return "https://%s/%s" % (os.environ.get("DOWNLOADS_ENDPOINT", ""), code)
+
+
+def _handler(sent: Any) -> Handler:
+    return Handler(
+        sent.id,
+        sent.name,
+        sent.hook,
+        sent.version,
+        sent.notify_on_success,
+        sent.notify_on_failure,
+        list(sent.tag),
+        _instant(sent.created_at),
+        sent.created_by,
+        _instant(sent.updated_at),
+        sent.updated_by,
+    )
+
+
+def _instant(ns: int) -> datetime.datetime:
+    whole, rest = divmod(ns, 1000000000)
+    return datetime.datetime.fromtimestamp(whole, datetime.timezone.utc).replace(microsecond=rest // 1000)
+
+
+def _say(answer: Any) -> None:
+    handler = answer.handler
+    when = "events tagged " + " or ".join(handler.tag) if handler.tag else "every event"
+    where = " on " + handler.runtime if handler.runtime else ""
+    print("registered %r, version %d: runs at %s of %s%s" % (handler.name, handler.version, when, handler.hook, where))
+    for note in answer.notes:
+        print("note: " + note)
+
+
+def _text(field: str, value: Any) -> None:
+    if not isinstance(value, str):
+        raise TypeError("%s should be a str; it is a %s" % (field, type(value).__name__))
+
+
+def _tags(tags: Optional[Sequence[str]]) -> List[str]:
+    if tags is None:
+        return []
+    if isinstance(tags, (str, bytes)):
+        raise TypeError("tags should be a list of str, as in tags=[%r]" % (tags,))
+    found = list(tags)
+    for tag in found:
+        if not isinstance(tag, str):
+            raise TypeError("tags should be a list of str; one of them is a %s" % type(tag).__name__)
+    return found
