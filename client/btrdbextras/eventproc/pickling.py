@@ -39,12 +39,12 @@ def pickle(function: Any) -> Pickled:
     """
     if not callable(function) or inspect.isclass(function):
         raise TypeError("a handler should be a function; this is a %s" % type(function).__name__)
+    _check_modules(function, set())
     with _LOCK, _as_main():
         try:
             blob = dill.dumps(function, byref=False, recurse=True)
         except Exception as error:
             raise CannotPickle(_explain(function, error)) from error
-    _check_modules(function)
     source, first_line, file_name = _source(function)
     return Pickled(blob, _packages(function), source, first_line, file_name)
 
@@ -57,18 +57,28 @@ def _as_main() -> Iterator[None]:
     for name, module in list(sys.modules.items()):
         if not _is_own(name, module):
             continue
-        for one in list(vars(module).values()):
-            if isinstance(one, (types.FunctionType, type)) and getattr(one, "__module__", None) == name:
-                try:
-                    one.__module__ = "__main__"
-                except (AttributeError, TypeError):
-                    continue
-                changed.append((one, name))
+        for one in _defined_in(module, name):
+            try:
+                one.__module__ = "__main__"
+            except (AttributeError, TypeError):
+                continue
+            changed.append((one, name))
     try:
         yield
     finally:
         for one, name in changed:
             one.__module__ = name
+
+
+def _defined_in(holder: Any, name: str) -> Iterator[Any]:
+    """Functions and classes that a module's, or a class's, own text defines; methods and inner classes too."""
+    for one in list(vars(holder).values()):
+        for inner in (one, getattr(one, "__func__", None), getattr(one, "fget", None), getattr(one, "fset", None)):
+            if isinstance(inner, (types.FunctionType, type)) and getattr(inner, "__module__", None) == name:
+                yield inner
+                if isinstance(inner, type):
+                    for found in _defined_in(inner, name):
+                        yield found
 
 
 def _is_own(name: str, module: Any) -> bool:
@@ -94,14 +104,21 @@ def _installed() -> Set[str]:
     }
 
 
-def _check_modules(function: Any) -> None:
+def _check_modules(function: Any, seen: Set[int]) -> None:
     for name, value in _globals(function):
         if isinstance(value, types.ModuleType) and _is_own(value.__name__, value):
             raise CannotPickle(
-                "the function refers to module %r (as %s), which is only on this machine: import the functions that it needs "
-                "by name (from %s import ...), so that they are pickled with it"
-                % (value.__name__, name, value.__name__)
+                "%s refers to module %r (as %s), which is only on this machine: import what it needs by name "
+                "(from %s import ...), so that it is pickled too"
+                % (function.__name__, value.__name__, name, value.__name__)
             )
+        if isinstance(value, types.FunctionType) and id(value) not in seen and _is_own_function(value):
+            seen.add(id(value))
+            _check_modules(value, seen)
+
+
+def _is_own_function(function: types.FunctionType) -> bool:
+    return function.__module__ == "__main__" or _is_own(function.__module__, sys.modules.get(function.__module__))
 
 
 def _functions(function: Any) -> List[types.FunctionType]:
@@ -159,6 +176,9 @@ def _culprits(function: Any, seen: Set[int], path: str = "") -> List[str]:
 
 
 def _kind(value: Any) -> str:
+    kind = type(value)
+    if kind.__module__ == "builtins":
+        return kind.__name__
     return value.__name__ if isinstance(value, type) else "%s.%s" % (type(value).__module__, type(value).__name__)
 
 
