@@ -36,7 +36,9 @@ def fault_report(btrdb: Any, DataSets: Any, File: str, Recordings: Any, **kwargs
             # a one-cycle window sees the fault for one cycle longer than it flows
             seconds = max(int(faulted.sum()) - cycle, 0) / rate
             found = (float(rms.max()), load, seconds, channel)
-            lines.append(f"  {channel['Name']:<8} load {load:9.1f} {channel['Unit']}   peak {rms.max():9.1f} {channel['Unit']} RMS")
+            lines.append(
+                f"  {channel['Name']:<8} load {load:9.1f} {channel['Unit']}   peak {rms.max():9.1f} {channel['Unit']} RMS"
+            )
             if worst is None or found[0] > worst[0]:
                 worst = found
         if worst is None:
@@ -67,7 +69,9 @@ def trip_times(btrdb: Any, DataSets: Any, Recordings: Any, **kwargs: Any) -> str
             for before, after in pairwise(points):
                 if before.value != after.value:
                     ms = (after.time - recording["TriggerNs"]) / 1e6
-                    lines.append(f"{recording['Station']} {channel['Name']} -> {int(after.value)} at {ms:+.1f} ms from the trigger")
+                    lines.append(
+                        f"{recording['Station']} {channel['Name']} -> {int(after.value)} at {ms:+.1f} ms from the trigger"
+                    )
     return "\n".join(lines) or "no status channel changed"
 
 
