@@ -1,94 +1,56 @@
-"""Where the platform is and who asks: the address and the API key of event processing."""
+"""Where the platform is and who is asking."""
+
+from __future__ import annotations
 
 import os
-import re
-from typing import Any, Optional, Tuple
-
-DEFAULT_PORT = 4411
+from typing import Optional
 
 
 class Connection:
-    """Address and API key of the platform, for the functions of btrdbextras.eventproc. Does not touch the network.
+    """The platform's address and your API key; nothing is dialled before the first call.
 
     Parameters
     ----------
-    endpoint: str
-        'host:port', or 'host' for port 4411. Default: the environment variable BTRDB_ENDPOINTS.
-    apikey: str
-        Your API key. Default: the environment variable BTRDB_API_KEY.
-
-    Both variables are read when Connection is called. A platform whose certificate is signed by a private authority
-    needs BTRDB_CA_BUNDLE as well: the path of a file with that authority's certificate (PEM).
+    endpoint: str, optional
+        'host:port' of BTrDB, which serves event processing too. Default: environment variable BTRDB_ENDPOINTS.
+    apikey: str, optional
+        Your API key. Default: environment variable BTRDB_API_KEY.
 
     Raises
     ------
-    ValueError: there is no endpoint or no key, or the endpoint is not host:port.
-    TypeError: one of them is no str.
+    ValueError
+        When either is missing, or the endpoint is not host:port.
 
     Example
     -------
-    >>> from btrdbextras import Connection
-    >>> conn = Connection('example.com:4411', 'F0E1D2C3')
-    >>> conn.endpoint
-    'example.com:4411'
+    >>> conn = Connection('btrdb.example.com:4411', 'YOUR-KEY')
     """
 
     def __init__(self, endpoint: Optional[str] = None, apikey: Optional[str] = None) -> None:
-        given = _given("endpoint", endpoint, "BTRDB_ENDPOINTS", "the platform's address as host:port")
-        self._host, self._port = _address(given)
-        self._apikey = _given("apikey", apikey, "BTRDB_API_KEY", "your API key")
-        if not (self._apikey.isascii() if hasattr(self._apikey, "isascii") else True) or re.search(r"\s", self._apikey):
-            raise ValueError("the API key holds a space or a character that no key has; was something else pasted?")
+        # read when called: a notebook may set the variables after the import
+        endpoint = (os.environ.get("BTRDB_ENDPOINTS", "") if endpoint is None else endpoint).split(",")[0].strip()
+        apikey = (os.environ.get("BTRDB_API_KEY", "") if apikey is None else apikey).strip()
+        if not endpoint:
+            raise ValueError("no endpoint: pass 'host:port', or set the environment variable BTRDB_ENDPOINTS")
+        if not apikey:
+            raise ValueError("no API key: pass it, or set the environment variable BTRDB_API_KEY")
+        host, _, port = endpoint.rpartition(":")
+        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+            raise ValueError("endpoint %r should be host:port, as in btrdb.example.com:4411" % endpoint)
+        if not apikey.isprintable() or not apikey.isascii():
+            raise ValueError("the API key should be printable ASCII; was something else pasted?")
+        self._endpoint = endpoint
+        self._apikey = apikey
 
     @property
     def endpoint(self) -> str:
-        """'host:port'."""
-        host = "[%s]" % self._host if ":" in self._host else self._host
-        return "%s:%d" % (host, self._port)
+        """host:port."""
+        return self._endpoint
 
     @property
     def apikey(self) -> str:
         """The API key."""
         return self._apikey
 
-    @property
-    def host(self) -> str:
-        """The host, without the brackets of an IPv6 address."""
-        return self._host
-
-    @property
-    def port(self) -> int:
-        """The port."""
-        return self._port
-
     def __repr__(self) -> str:
-        return "Connection(%r, apikey=...)" % self.endpoint
-
-    def __reduce__(self) -> Tuple[Any, ...]:
-        """A key never travels in a pickle: where a handler runs, it connects as the user who registered it."""
-        return (Connection, ())
-
-
-def _given(argument: str, value: Optional[str], variable: str, meaning: str) -> str:
-    if value is None:
-        value = os.environ.get(variable, "")
-        if not value.strip():
-            raise ValueError(
-                "no %s: give %s as the argument %r or in the environment variable %s" % (argument, meaning, argument, variable)
-            )
-    if not isinstance(value, str):
-        raise TypeError("%s must be a str, not %s" % (argument, type(value).__name__))
-    if not value.strip():
-        raise ValueError("%s is empty; it should be %s" % (argument, meaning))
-    return value.strip()
-
-
-def _address(endpoint: str) -> Tuple[str, int]:
-    """Host and port; a path after them is left out, as clients in the field write one."""
-    match = re.match(r"^(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/\[\]]+))(?::(\d{1,5}))?(?:/.*)?$", endpoint)
-    if match is None:
-        raise ValueError("endpoint %r is not host:port, such as example.com:4411" % endpoint)
-    port = int(match.group(3) or DEFAULT_PORT)
-    if not 0 < port < 65536:
-        raise ValueError("endpoint %r has port %d; ports go from 1 to 65535" % (endpoint, port))
-    return match.group(1) or match.group(2), port
+        return "Connection(%r)" % self._endpoint
