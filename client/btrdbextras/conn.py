@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from typing import Optional
+import re
+from typing import Any, Optional, Tuple
+
+DEFAULT_PORT = 4411
 
 
 class Connection:
@@ -12,7 +15,7 @@ class Connection:
     Parameters
     ----------
     endpoint: str, optional
-        'host:port' of BTrDB, which serves event processing too. Default: environment variable BTRDB_ENDPOINTS.
+        'host:port' of BTrDB, which serves event processing too; 'host' alone for port 4411. Default: environment variable BTRDB_ENDPOINTS.
     apikey: str, optional
         Your API key. Default: environment variable BTRDB_API_KEY.
 
@@ -20,6 +23,8 @@ class Connection:
     ------
     ValueError
         When either is missing, or the endpoint is not host:port.
+    TypeError
+        When one is no str.
 
     Example
     -------
@@ -27,6 +32,9 @@ class Connection:
     """
 
     def __init__(self, endpoint: Optional[str] = None, apikey: Optional[str] = None) -> None:
+        for argument, value in (("endpoint", endpoint), ("apikey", apikey)):
+            if value is not None and not isinstance(value, str):
+                raise TypeError("%s should be a str; it is a %s" % (argument, type(value).__name__))
         # read when called: a notebook may set the variables after the import
         endpoint = (os.environ.get("BTRDB_ENDPOINTS", "") if endpoint is None else endpoint).split(",")[0].strip()
         apikey = (os.environ.get("BTRDB_API_KEY", "") if apikey is None else apikey).strip()
@@ -34,11 +42,13 @@ class Connection:
             raise ValueError("no endpoint: pass 'host:port', or set the environment variable BTRDB_ENDPOINTS")
         if not apikey:
             raise ValueError("no API key: pass it, or set the environment variable BTRDB_API_KEY")
-        host, _, port = endpoint.rpartition(":")
-        if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        if ":" not in endpoint:
+            endpoint = "%s:%d" % (endpoint, DEFAULT_PORT)
+        match = re.match(r"(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):([0-9]{1,5})$", endpoint)
+        if match is None or not 0 < int(match.group(2)) < 65536:
             raise ValueError("endpoint %r should be host:port, as in btrdb.example.com:4411" % endpoint)
-        if not apikey.isprintable() or not apikey.isascii():
-            raise ValueError("the API key should be printable ASCII; was something else pasted?")
+        if not re.match(r"[!-~]+$", apikey):
+            raise ValueError("the API key should be printable ASCII without spaces; was something else pasted?")
         self._endpoint = endpoint
         self._apikey = apikey
 
@@ -51,6 +61,10 @@ class Connection:
     def apikey(self) -> str:
         """The API key."""
         return self._apikey
+
+    def __reduce__(self) -> Tuple[Any, ...]:
+        """A key never travels in a pickle: where a handler runs, it connects as the user who registered it."""
+        return (Connection, ())
 
     def __repr__(self) -> str:
         return "Connection(%r)" % self._endpoint

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import socket
+import ssl
 from typing import Any
 
 import certifi
@@ -22,6 +24,7 @@ from btrdbextras.errors import (
 from btrdbextras.eventproc import wire
 
 DEADLINE_S = 60.0
+PROBE_S = 10.0
 _MIB = 1024 * 1024
 
 
@@ -55,10 +58,13 @@ def _authorities() -> bytes:
     own = os.environ.get("BTRDB_CA_BUNDLE", "")
     try:
         with open(own or certifi.where(), "rb") as file:
-            return file.read()
+            found = file.read()
     except OSError as error:
         what = "BTRDB_CA_BUNDLE names %s, which" % own if own else "certifi's bundle"
         raise UntrustedCertificate("%s cannot be read: %s" % (what, error.strerror)) from error
+    if b"-----BEGIN CERTIFICATE-----" not in found:
+        raise UntrustedCertificate("BTRDB_CA_BUNDLE names %s, which holds no certificate in PEM" % own)
+    return found
 
 
 def _told(conn: Connection, error: Any) -> EventProcError:
@@ -70,20 +76,40 @@ def _told(conn: Connection, error: Any) -> EventProcError:
         return NotYours(details)
     if code == codes.NOT_FOUND:
         return UnknownHandler(details)
-    if code in (codes.INVALID_ARGUMENT, codes.RESOURCE_EXHAUSTED, codes.FAILED_PRECONDITION, codes.OUT_OF_RANGE):
+    if code == codes.RESOURCE_EXHAUSTED:
+        return InvalidRegistration(
+            "%s takes no message of this size; large data that the function refers to is sent with it: read it inside the "
+            "function instead (%s)" % (conn.endpoint, details)
+        )
+    if code in (codes.INVALID_ARGUMENT, codes.FAILED_PRECONDITION, codes.OUT_OF_RANGE):
         return InvalidRegistration(details)
     if code == codes.UNIMPLEMENTED:
         return NoServer("%s answers, but does not serve event processing (%s)" % (conn.endpoint, details))
-    if code == codes.UNAVAILABLE and ("CERTIFICATE" in details.upper() or "HANDSHAKE" in details.upper()):
-        return UntrustedCertificate(
-            "%s does not prove who it is by a certificate that is trusted here: set BTRDB_CA_BUNDLE to the file of its CA, "
-            "and use the host name that its certificate is for (%s)" % (conn.endpoint, details)
-        )
     if code == codes.UNAVAILABLE:
-        return NoServer(
-            "no event processing answers at %s: check the endpoint (BTRDB_ENDPOINTS, host:port) and your network (%s)"
-            % (conn.endpoint, details)
-        )
+        return _unreached(conn, details)
     if code == codes.DEADLINE_EXCEEDED:
         return NoServer("%s did not answer within %.0f s" % (conn.endpoint, DEADLINE_S))
     return ServiceFailed("%s answered %s: %s" % (conn.endpoint, code.name, details))
+
+
+def _unreached(conn: Connection, details: str) -> EventProcError:
+    """Why nobody was reached. gRPC's own words change from version to version, so the address is tried once more by hand."""
+    host, _, port = conn.endpoint.rpartition(":")
+    host = host.strip("[]")
+    try:
+        context = ssl.create_default_context(cadata=_authorities().decode("ascii", "replace"))
+        with socket.create_connection((host, int(port)), PROBE_S) as plain:
+            context.wrap_socket(plain, server_hostname=host).close()
+        return NoServer("%s cannot take the call now; try again in a moment (%s)" % (conn.endpoint, details))
+    except ssl.CertificateError as error:
+        return UntrustedCertificate(
+            "%s does not prove who it is by a certificate that is trusted here: set BTRDB_CA_BUNDLE to the file of its CA, "
+            "and use the host name that its certificate is for (%s)" % (conn.endpoint, error)
+        )
+    except ssl.SSLError as error:
+        return NoServer("%s answers, but does not speak TLS as event processing does (%s)" % (conn.endpoint, error))
+    except OSError as error:
+        return NoServer(
+            "no event processing answers at %s: check the endpoint (BTRDB_ENDPOINTS, host:port) and your network (%s)"
+            % (conn.endpoint, error)
+        )
