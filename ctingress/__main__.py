@@ -12,7 +12,8 @@ from btrdb.exceptions import BTrDBError
 
 from ctingress.describe import Described, Unreadable
 from ctingress.ingest import Options, ingest, rfc3339
-from ctingress.open import BadArchive, Limits
+from ctingress.open import Limits
+from ctingress.refuse import BadArchive
 from ctingress.settings import IngressSettings
 from ctingress.when import check_zone
 from ctingress.write import NotWritten
@@ -56,7 +57,9 @@ def main() -> int:
     finally:
         broker.close()
     read = sum(isinstance(data_set, Described) for data_set in ingested.data_sets)
-    print(f"\n{read} of {len(ingested.data_sets)} data sets ingested; event published with RequestID {ingested.request_id}")
+    print(
+        f"\n{read} of {len(ingested.data_sets)} data sets ingested; event published with RequestID {ingested.request_id}"
+    )
     return 0
 
 

@@ -59,7 +59,7 @@ def processed(described: Described, processed_at_ns: Sequence[int]) -> Described
     return dataclasses.replace(described, processed_at_ns=tuple(processed_at_ns))
 
 
-def annotations(described: Described, channel: Channel) -> dict[str, str]:
+def notes(described: Described, channel: Channel) -> dict[str, str]:
     """What a stream's annotations say of its channel; every value is text."""
     config = described.config
     known = {

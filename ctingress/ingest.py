@@ -13,8 +13,9 @@ from typing import Any
 from ctingress import announce
 from ctingress.describe import Described, Unreadable, event, processed
 from ctingress.name import stream_names
-from ctingress.open import Archive, BadRecording, DataSet, Limits, open_archive
+from ctingress.open import Archive, DataSet, Limits, open_archive
 from ctingress.recording import Samples
+from ctingress.refuse import BadRecording
 from ctingress.when import start_utc_ns
 from ctingress.write import write
 from stream.broker import Producer

@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from btrdb.exceptions import AmbiguousStream, BTrDBError, RecycledUUID, StreamExists
 
-from ctingress.describe import Described, annotations
+from ctingress.describe import Described, notes
 from ctingress.name import StreamName
 from ctingress.recording import Channel, Samples
 
@@ -66,19 +66,21 @@ def _known(connection: Any, streams: Sequence[StreamName]) -> dict[UUID, Any]:
 
 def _stream(connection: Any, described: Described, named: StreamName, channel: Channel, known: Any) -> Any:
     tags = {"name": named.name, "unit": channel.unit, "ingress": "comtrade", "distiller": ""}
-    notes = annotations(described, channel)
+    wanted = notes(described, channel)
     if known is None:
         try:
-            return connection.create(named.uuid, named.collection, tags=tags, annotations=notes)
+            return connection.create(named.uuid, named.collection, tags=tags, annotations=wanted)
         except StreamExists:
             known = connection.stream_from_uuid(named.uuid)
         except AmbiguousStream as error:
             raise NotWritten(f"{named.collection}/{named.name} exists under another UUID than {named.uuid}") from error
         except RecycledUUID as error:
-            raise NotWritten(f"{named.collection}/{named.name} was obliterated; BTrDB never takes its UUID again") from error
+            raise NotWritten(
+                f"{named.collection}/{named.name} was obliterated; BTrDB never takes its UUID again"
+            ) from error
     held = {key: str(value) for key, value in known.annotations()[0].items()}
-    if held != notes:
-        known.update(annotations=notes, encoder=None, replace=True)
+    if held != wanted:
+        known.update(annotations=wanted, encoder=None, replace=True)
     if known.tags() != tags:
         known.update(tags=tags)
     return known

@@ -1,0 +1,136 @@
+"""When each sample was taken: exact offsets from the recording's start, and the start in UTC."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from datetime import UTC, datetime, timedelta
+from fractions import Fraction
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+import numpy.typing as npt
+
+from ctingress.recording import Config
+from ctingress.refuse import BadRecording
+
+NS = 1_000_000_000
+_INT64 = 1 << 63
+_OFFSET = re.compile(r"([+-]?)(\d{1,2})(?:h(\d{1,2})|:(\d{2}))?")
+
+Offsets = npt.NDArray[np.int64]
+
+
+def sample_offsets(config: Config, count: int, stamps: Offsets) -> Offsets:
+    """ns from the recording's start, one per sample.
+
+    Sample k of a rate segment stands at its start + floor(k x 10^9 / rate), exactly, and the next segment goes on from there;
+    where the rate is 0, at its time stamp x the time stamp multiplier. stamps: int64 as in the DAT file (microseconds before
+    the multiplier), -1 where there is none. Samples beyond the last segment belong to it. Raises BadRecording.
+    """
+    offsets = np.zeros(count, np.int64)
+    begin, start = 0, 0
+    rates = config.rates or ()
+    for number, rate in enumerate(rates):
+        end = count if number == len(rates) - 1 else min(rate.end_sample, count)
+        if begin >= end:
+            break
+        hz = Fraction(rate.hz)
+        if hz == 0:
+            offsets[begin:end] = _stamped(config, stamps[begin:end], begin)
+            if end < count:
+                start = int(_stamped(config, stamps[end : end + 1], end)[0])
+        else:
+            offsets[begin:end] = start + _even(end - begin, hz)
+            start += (end - begin) * NS * hz.denominator // hz.numerator
+        begin = end
+    if not rates:
+        offsets[:] = _stamped(config, stamps, 0)
+    return offsets
+
+
+def _even(count: int, hz: Fraction) -> Offsets:
+    """floor(k x 10^9 / hz) for k = 0..count-1. hz.numerator samples take a whole number of seconds, so that nothing overflows."""
+    p, q = hz.numerator, hz.denominator
+    whole, rest = np.divmod(np.arange(count, dtype=np.int64), np.int64(min(p, _INT64 - 1)))
+    largest = min(p, count) - 1
+    if largest * NS * q < _INT64 and (count // p + 1) * NS * q < _INT64:
+        return np.asarray(whole * (NS * q) + rest * (NS * q) // p, np.int64)
+    return np.array([k * NS * q // p for k in range(count)], np.int64)
+
+
+def _stamped(config: Config, stamps: Offsets, first: int) -> Offsets:
+    missing = np.flatnonzero(stamps < 0)
+    if len(missing):
+        raise BadRecording(
+            f"sample {first + int(missing[0]) + 1} has no time stamp, and the sample rate is 0: when it was taken is not known"
+        )
+    scale = Fraction(config.time_multiplier) * 1000
+    if len(stamps) and int(stamps.max()) * scale.numerator >= _INT64:
+        return np.array([int(stamp) * scale.numerator // scale.denominator for stamp in stamps], np.int64)
+    return np.asarray(stamps * scale.numerator // scale.denominator, np.int64)
+
+
+def start_utc_ns(config: Config, name: str, option: str | None) -> tuple[int, str, str]:
+    """The first sample's instant as ns since the epoch, UTC; where its offset came from; the offset as text.
+
+    From, in this order: the CFG's time code (C37.111-2013, 7.4.10), the time code in a file name after IEEE C37.232, the
+    option (an IANA zone or an offset), else UTC is assumed. Sources: time_code, file_name, option, assumed.
+    """
+    local = config.start_local_ns
+    told = [("time_code", config.time_code or ""), ("file_name", _from_name(name))]
+    for source, text in told:
+        seconds = offset_seconds(text)
+        if seconds is not None:
+            return local - seconds * NS, source, _shown(seconds)
+    if option is not None:
+        seconds = offset_seconds(option)
+        if seconds is not None:
+            return local - seconds * NS, "option", _shown(seconds)
+        seconds = _zone_offset(local, option)
+        return local - seconds * NS, "option", f"{option} ({_shown(seconds)})"
+    return local, "assumed", _shown(0)
+
+
+def offset_seconds(text: str) -> int | None:
+    """'-4', '+10', '-5h30', '+02:00', '0' -> seconds east of UTC; None for anything else, as 'x' (not applicable)."""
+    found = _OFFSET.fullmatch(text.strip().lower())
+    if found is None:
+        return None
+    hours, minutes = int(found.group(2)), int(found.group(3) or found.group(4) or 0)
+    if hours > 15 or minutes > 59:
+        return None
+    return (-1 if found.group(1) == "-" else 1) * (hours * 3600 + minutes * 60)
+
+
+def check_zone(text: str) -> str:
+    """The text, when it is an offset or an IANA zone. Raises ValueError."""
+    if offset_seconds(text) is None:
+        try:
+            ZoneInfo(text)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(
+                f"{text!r} is neither an offset (-4, -5h30, +02:00) nor an IANA time zone (America/New_York)"
+            ) from None
+    return text
+
+
+def _from_name(name: str) -> str:
+    """The time code of a file named after IEEE C37.232: date, time, time code, station, device, company, ..."""
+    fields = [field.strip() for field in posixpath.basename(name).split(",")]
+    if len(fields) < 5 or not re.fullmatch(r"\d{6}|\d{8}", fields[0]) or not re.fullmatch(r"\d{1,12}", fields[1]):
+        return ""
+    found = re.fullmatch(r"([+-]?\d{1,2}(?:h\d{1,2})?)[a-z]?", fields[2].lower())
+    return found.group(1) if found else ""
+
+
+def _zone_offset(local_ns: int, zone: str) -> int:
+    local = datetime(1970, 1, 1, tzinfo=UTC) + timedelta(seconds=local_ns // NS)
+    offset = local.replace(tzinfo=ZoneInfo(zone)).utcoffset()
+    assert offset is not None
+    return int(offset.total_seconds())
+
+
+def _shown(seconds: int) -> str:
+    hours, minutes = divmod(abs(seconds) // 60, 60)
+    return f"{'-' if seconds < 0 else '+'}{hours:02d}:{minutes:02d}"
