@@ -31,7 +31,7 @@ _MIB = 1024 * 1024
 def call(conn: Connection, method: str, request: Any) -> Any:
     """The answer to a request of the service; blocks for at most a minute. Raises EventProcError."""
     response = wire.message(method + "Response")
-    channel = _dial(conn)
+    channel = connect(conn)
     try:
         ask = channel.unary_unary(
             wire.SERVICE + method,
@@ -45,7 +45,8 @@ def call(conn: Connection, method: str, request: Any) -> Any:
         channel.close()
 
 
-def _dial(conn: Connection) -> Any:
+def connect(conn: Connection) -> Any:
+    """A gRPC channel to the platform that carries the API key with each call; nothing is dialled before the first one."""
     credentials = grpc.composite_channel_credentials(
         grpc.ssl_channel_credentials(_authorities()), grpc.access_token_call_credentials(conn.apikey)
     )

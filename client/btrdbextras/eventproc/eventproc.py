@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import os
+import re
 import sys
 import uuid
 import warnings
@@ -13,9 +14,9 @@ import dill
 
 from btrdbextras.conn import Connection
 from btrdbextras.eventproc import pickling, wire
-from btrdbextras.eventproc.call import call
+from btrdbextras.eventproc.call import call, connect
 
-__all__ = ["Handler", "_uploads", "deregister", "hooks", "list_handlers", "register", "upload_file"]
+__all__ = ["Handler", "_uploads", "connect", "deregister", "hooks", "list_handlers", "register", "upload_file"]
 
 _uploads: Dict[str, List[str]] = {}
 """Files to be uploaded when the handler has ended: 32 hex digits -> [path, name]."""
@@ -128,8 +129,7 @@ def register(
         if not value.strip():
             raise ValueError("%s is empty" % field)
     for field, value in (("notify_on_success", notify_on_success), ("notify_on_failure", notify_on_failure)):
-        if value is not None:
-            _text(field, value)
+        _address(field, value)
     wanted = _tags(tags)
 
     def decorator(function: Function) -> Function:
@@ -151,7 +151,8 @@ def register(
             file_name=pickled.file_name,
         )
         answer = call(conn, "Register", wire.message("RegisterRequest")(registration=registration))
-        _say(answer)
+        for note in answer.notes:
+            print("note: " + note)
         return function
 
     return decorator
@@ -244,18 +245,19 @@ def _instant(ns: int) -> datetime.datetime:
     return datetime.datetime.fromtimestamp(whole, datetime.timezone.utc).replace(microsecond=rest // 1000)
 
 
-def _say(answer: Any) -> None:
-    handler = answer.handler
-    when = "events tagged " + " or ".join(handler.tag) if handler.tag else "every event"
-    where = " on " + handler.runtime if handler.runtime else ""
-    print("registered %r, version %d: runs at %s of %s%s" % (handler.name, handler.version, when, handler.hook, where))
-    for note in answer.notes:
-        print("note: " + note)
-
-
 def _text(field: str, value: Any) -> None:
     if not isinstance(value, str):
         raise TypeError("%s should be a str; it is a %s" % (field, type(value).__name__))
+
+
+def _address(field: str, value: Any) -> None:
+    if value is None or value == "":
+        return
+    _text(field, value)
+    if not re.match(r"\s*[^@\s]+@[^@\s]+\s*$", value):
+        raise ValueError(
+            "%s %r should be one email address, as in alice@example.com, or '' for no email" % (field, value)
+        )
 
 
 def _tags(tags: Optional[Sequence[str]]) -> List[str]:
@@ -267,4 +269,6 @@ def _tags(tags: Optional[Sequence[str]]) -> List[str]:
     for tag in found:
         if not isinstance(tag, str):
             raise TypeError("tags should be a list of str; one of them is a %s" % type(tag).__name__)
+        if not tag.strip():
+            raise ValueError("a tag is empty; leave it out, or give no tags to run at every event")
     return found
