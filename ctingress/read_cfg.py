@@ -16,6 +16,7 @@ ENCODINGS = ("ASCII", "BINARY", "BINARY32", "FLOAT32")
 _REVISIONS = {"1991": 1991, "1999": 1999, "2001": 1999, "2013": 2013}  # IEC 60255-24:2001 is C37.111-1999
 _ANALOG, _ANALOG_1991 = 13, 10
 _MOST_CHANNELS = 100_000
+_BLANK = " \t\x00"
 
 
 class _Lines:
@@ -32,7 +33,11 @@ class _Lines:
         if self.number >= len(self._lines):
             raise BadRecording(f"line {self.number + 1} ({what}): the file ends before it")
         self.number += 1
-        return [part.strip(" \t\x00") for part in self._lines[self.number - 1].split(",")]
+        return [part.strip(_BLANK) for part in self._lines[self.number - 1].split(",")]
+
+    def joined(self, first: int, end: int) -> str:
+        """Fields first to end - 1 of the line taken last, with the commas and blanks between them: a name that holds commas."""
+        return ",".join(self._lines[self.number - 1].split(",")[first:end]).strip(_BLANK)
 
     def peek(self) -> str:
         """The next line, '' at the end."""
@@ -78,7 +83,7 @@ def _head(lines: _Lines) -> tuple[str, str, int]:
     fields = lines.take("station, device, revision")
     if len(fields) >= 3 and (fields[-1] in _REVISIONS or not fields[-1]):
         revision = _REVISIONS[fields[-1]] if fields[-1] else 1991
-        return ",".join(fields[:-2]), fields[-2], revision
+        return lines.joined(0, len(fields) - 2), fields[-2], revision
     if len(fields) <= 2:
         return fields[0], fields[1] if len(fields) == 2 else "", 1991
     raise field_error(lines.number, len(fields), "revision", fields[-1], "1991, 1999 or 2013, or absent")
@@ -111,7 +116,7 @@ def _analog(lines: _Lines, position: int) -> Channel:
         )
     numbers = fields[-tail:]
     at = len(fields) - tail + 1  # the number of the field that holds a; a name with commas moves it
-    name, phase, circuit, unit = ",".join(fields[1 : -tail - 3]), *fields[-tail - 3 : -tail]
+    name, phase, circuit, unit = lines.joined(1, len(fields) - tail - 3), *fields[-tail - 3 : -tail]
     primary = _number(line, at + 5, "primary", numbers[5], 1.0) if tail == 8 else 1.0
     secondary = _number(line, at + 6, "secondary", numbers[6], 1.0) if tail == 8 else 1.0
     ps = numbers[7].upper() if tail == 8 else ""
@@ -148,7 +153,7 @@ def _status(lines: _Lines, position: int) -> Channel:
         raise field_error(lines.number, len(fields), "normal state", last, "0 or 1")
     inner = fields[1:-1] if len(fields) > 2 else fields[1:]
     # of the fields between number and normal state the last two are phase and circuit
-    name, phase, circuit = (inner[0], "", "") if len(inner) < 3 else (",".join(inner[:-2]), inner[-2], inner[-1])
+    name, phase, circuit = (inner[0], "", "") if len(inner) < 3 else (lines.joined(1, len(inner) - 1), *inner[-2:])
     normal = int(last) if len(fields) > 2 and last else None
     return Channel(_index(fields[0], position), "status", name, phase, circuit, normal=normal)
 

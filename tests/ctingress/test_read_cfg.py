@@ -1,0 +1,146 @@
+"""CFG files: the three revisions, what recorders deviate in, and what is refused with line and field."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from ctingress.read_cfg import read_cfg
+from ctingress.refuse import BadRecording
+
+DAY = 1_591_747_200_000_000_000  # 2020-06-10
+START = DAY + (22 * 3600 + 59 * 60 + 10) * 10**9 + 350_000_000
+
+
+def test_a_1999_file_says_all_that_it_holds(cfg: Any) -> None:
+    config = read_cfg(cfg())
+    assert (config.station, config.device, config.revision) == ("North", "Relay", 1999)
+    current, trip = config.channels
+    assert (current.name, current.phase, current.circuit, current.unit) == ("IA", "A", "Line 4", "A")
+    assert (current.a, current.b, current.primary, current.secondary, current.ps) == (0.5, 1.0, 1200.0, 5.0, "S")
+    assert current.to_primary == 240.0
+    assert (trip.kind, trip.name, trip.circuit, trip.normal) == ("status", "TRIP", "Line 4", 0)
+    assert config.start_local_ns == START
+    assert config.trigger_local_ns == START + 1_000_000
+    assert [(rate.hz, rate.end_sample) for rate in config.rates] == [("1000", 3)]
+
+
+def test_1991_writes_the_month_first_and_fewer_fields(cfg: Any) -> None:
+    config = read_cfg(
+        cfg(
+            head="North,Relay",
+            analogs=["1,IA,A,Line 4,A,0.5,1,0,-32767,32767"],
+            statuses=["1,TRIP,1"],
+            start="06/10/20,22:59:10.35",
+            tail=(),
+        )
+    )
+    assert config.revision == 1991
+    assert config.start_local_ns == START
+    assert (config.channels[0].ps, config.channels[0].to_primary) == ("", 1.0)
+    assert config.channels[1].normal == 1
+
+
+def test_2013_has_time_codes_and_time_quality(cfg: Any) -> None:
+    config = read_cfg(cfg(head="North,Relay,2013", tail=("1", "-5h30,-5h30", "B,3")))
+    assert (config.time_code, config.local_code, config.time_quality, config.leap_second) == (
+        "-5h30",
+        "-5h30",
+        "B",
+        "3",
+    )
+
+
+@pytest.mark.parametrize(("fraction", "ns"), [("123456789", 123456789), ("1", 100000000), ("000000001", 1), ("", 0)])
+def test_fractions_of_a_second_are_exact_to_the_nanosecond(cfg: Any, fraction: str, ns: int) -> None:
+    config = read_cfg(cfg(start=f"10/06/2020,22:59:10.{fraction}"))
+    assert config.start_local_ns == START - 350_000_000 + ns
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "10-06-2020,22:59:10.35",
+        "10/06/20,22:59:10.35",
+        "06/10/2020,22:59:10.35"[:0] + "10.06.2020,22:59:10.35",
+        " 10/6/2020 , 22:59:10.35 ",
+    ],
+)
+def test_dates_that_have_one_meaning_are_read(cfg: Any, start: str) -> None:
+    assert read_cfg(cfg(start=start)).start_local_ns == START
+
+
+def test_a_day_above_12_in_the_months_place_is_the_day(cfg: Any) -> None:
+    first = read_cfg(cfg(start="23/06/2020,00:00:00"))
+    assert read_cfg(cfg(start="06/23/2020,00:00:00")).start_local_ns == first.start_local_ns
+    assert read_cfg(cfg(head="North,Relay", start="23/06/2020,00:00:00")).start_local_ns == first.start_local_ns
+
+
+def test_names_may_hold_commas_hashes_and_spaces(cfg: Any) -> None:
+    config = read_cfg(
+        cfg(
+            head="R108-North Anna, unit #1,APP601,1999",
+            analogs=["1,IA, east,A,Line 4,A,0.5,1,0,-32767,32767,1200,5,S"],
+            statuses=["1,TRIP, zone 2,,Line 4,0"],
+        )
+    )
+    assert config.station == "R108-North Anna, unit #1"
+    assert [channel.name for channel in config.channels] == ["IA, east", "TRIP, zone 2"]
+    assert config.channels[0].a == 0.5
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\r"])
+def test_any_line_ending_and_trailing_blanks_are_read(cfg: Any, ending: str) -> None:
+    assert read_cfg(cfg().replace("\r\n", ending) + ending + "\x1a").encoding == "ASCII"
+
+
+def test_several_rates_and_none(cfg: Any) -> None:
+    several = read_cfg(cfg(rates=["2", "1000,10", "60.5,20"]))
+    assert [(r.hz, r.end_sample) for r in several.rates] == [("1000", 10), ("60.5", 20)]
+    assert [r.hz for r in read_cfg(cfg(rates=["0", "0,20"])).rates] == ["0"]
+    assert read_cfg(cfg(rates=["0"])).rates == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"head": "North,Relay,1998"}, "line 1, field 3 \\(revision\\): is '1998'"),
+        (
+            {"analogs": ["1,IA,A,Line 4,A,half,1,0,-32767,32767,1200,5,S"]},
+            "line 3, field 6 \\(multiplier a\\): is 'half'",
+        ),
+        ({"analogs": ["1,IA,A,Line 4,A,nan,1,0,-32767,32767,1200,5,S"]}, "line 3, field 6"),
+        ({"analogs": ["1,IA,A,Line 4,A,1,1,0,-32767,32767,1200,5,X"]}, "line 3, field 13 \\(primary or secondary\\)"),
+        ({"analogs": ["1,IA,A"]}, "line 3: analog channel 1 has 3 fields"),
+        ({"statuses": ["1,TRIP,,,7"]}, "line 4, field 5 \\(normal state\\): is '7'"),
+        ({"frequency": "sixty"}, "line 5, field 1 \\(line frequency\\)"),
+        ({"rates": ["1", "-1000,3"]}, "line 7, field 1 \\(sample rate\\)"),
+        ({"rates": ["1", "1000,many"]}, "line 7, field 2 \\(last sample\\)"),
+        (
+            {"rates": ["2", "1000,5", "500,5"]},
+            "line 8, field 2 \\(last sample\\): is '5'; it should be more than the 5",
+        ),
+        ({"start": "31/02/2020,00:00:00"}, "line 8, field 1 \\(date of first sample\\)"),
+        ({"start": "10/06/2020,25:00:00"}, "line 8, field 2 \\(time of first sample\\)"),
+        ({"trigger": "10/06/2020"}, "line 9, field 2 \\(time of trigger\\)"),
+        ({"encoding": "BINARY64"}, "line 10, field 1 \\(file type\\): is 'BINARY64'"),
+        ({"tail": ("none",)}, "line 11, field 1 \\(time stamp multiplier\\)"),
+    ],
+)
+def test_what_is_wrong_is_refused_with_line_and_field(cfg: Any, changes: dict[str, Any], error: str) -> None:
+    with pytest.raises(BadRecording, match=error):
+        read_cfg(cfg(**changes))
+
+
+@pytest.mark.parametrize("lines", range(1, 10))
+def test_a_file_that_ends_early_says_where(cfg: Any, lines: int) -> None:
+    cut = "\r\n".join(cfg().split("\r\n")[:lines])
+    with pytest.raises(BadRecording, match=f"line {lines + 1} .*: the file ends before it"):
+        read_cfg(cut)
+
+
+@pytest.mark.parametrize("text", ["", "\0\0\0", "a", "a,b\n0,0A,0D", "\ufeff,,,\n,,,"])
+def test_nonsense_is_refused(text: str) -> None:
+    with pytest.raises(BadRecording):
+        read_cfg(text)

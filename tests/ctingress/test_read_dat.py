@@ -1,0 +1,158 @@
+"""DAT files in four encodings, with the comtrade library as oracle where it is exact."""
+
+from __future__ import annotations
+
+import struct
+import warnings
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import comtrade
+import numpy as np
+import pytest
+
+from ctingress.open import open_archive
+from ctingress.read_cfg import read_cfg
+from ctingress.read_dat import read_dat
+from ctingress.refuse import BadRecording
+from examples.make_comtrade import fault_archive
+
+FIELD = Path(__file__).resolve().parents[3] / "shared" / "comtrade" / "field_recordings.zip"
+TWO = ["1,IA,A,,A,0.5,1,0,-32767,32767,1200,5,S", "2,IB,B,,A,2,0,0,-32767,32767,1200,5,S"]
+MANY = [f"{k},D{k},,,0" for k in range(1, 19)]
+
+
+def binary(kind: str, rows: list[tuple[Any, ...]]) -> bytes:
+    return b"".join(struct.pack(kind, *row) for row in rows)
+
+
+def test_ascii_values_are_scaled_and_missing_ones_are_not_a_number(cfg: Any) -> None:
+    samples = read_dat(b"1,0,10,0\r\n2,1000,99999,1\r\n3,2000,,0\r\n", read_cfg(cfg()))
+    assert samples.values[0][0] == 6.0
+    assert np.isnan(samples.values[0][1:]).all()
+    assert samples.values[1].tolist() == [0.0, 1.0, 0.0]
+    assert samples.missing == 2
+
+
+def test_in_1991_99999_is_a_value(cfg: Any) -> None:
+    config = read_cfg(
+        cfg(
+            head="N,R",
+            analogs=["1,IA,A,,A,1,0,0,-99999,99998"],
+            statuses=["1,T,0"],
+            start="06/10/2020,00:00:00",
+            trigger="06/10/2020,00:00:00",
+            tail=(),
+        )
+    )
+    assert read_dat(b"1,0,99999,0\n2,1,,0\n", config).values[0].tolist()[0] == 99999.0
+
+
+@pytest.mark.parametrize(
+    ("encoding", "kind", "missing"),
+    [("BINARY", "<IIhhHH", -32768), ("BINARY32", "<IIiiHH", -(2**31)), ("FLOAT32", "<IIffHH", -3.4028234663852886e38)],
+)
+def test_binary_values_status_bits_and_sentinels(cfg: Any, encoding: str, kind: str, missing: float) -> None:
+    config = read_cfg(cfg(head="N,R,2013", analogs=TWO, statuses=MANY, encoding=encoding))
+    data = binary(kind, [(1, 0, 10, missing, 0b1000000000000001, 0b10), (2, 1000, -10, 4, 0, 0b01)])
+    samples = read_dat(data, config)
+    assert samples.values[0].tolist() == [6.0, -4.0]
+    assert np.isnan(samples.values[1][0]) and samples.values[1][1] == 8.0
+    on = [[row for row in range(18) if samples.values[2 + row][k]] for k in range(2)]
+    assert on == [[0, 15, 17], [16]]
+    assert samples.missing == 1
+
+
+def test_the_sentinel_of_1991_is_ffff(cfg: Any) -> None:
+    config = read_cfg(
+        cfg(
+            head="N,R",
+            analogs=["1,IA,A,,A,1,0,0,-1,1"],
+            statuses=[],
+            encoding="BINARY",
+            start="06/10/2020,00:00:00",
+            trigger="06/10/2020,00:00:00",
+            tail=(),
+        )
+    )
+    samples = read_dat(binary("<IIh", [(1, 0, -1), (2, 1, -32768)]), config)
+    assert np.isnan(samples.values[0][0]) and samples.values[0][1] == -32768.0
+
+
+def test_binary_time_stamps_that_run_over_go_on(cfg: Any) -> None:
+    config = read_cfg(cfg(rates=["0", "0,3"], analogs=TWO[:1], statuses=[], encoding="BINARY"))
+    samples = read_dat(binary("<IIh", [(1, 0, 1), (2, 2**32 - 10, 1), (3, 5, 1)]), config)
+    assert samples.offsets_ns.tolist() == [0, (2**32 - 10) * 1000, (2**32 + 5) * 1000]
+
+
+@pytest.mark.parametrize(
+    ("data", "error"),
+    [
+        (b"1,0,10\r\n", "DAT line 1 has 3 fields; it should have 4"),
+        (b"1,0,10,0\r\n2,0,ten,0\r\n", "DAT line 2, field 3 \\(analog value\\): is 'ten'"),
+        (b"1,0,10,2\r\n", "DAT line 1, field 4 \\(status\\): is '2'; it should be 0 or 1"),
+    ],
+)
+def test_ascii_that_is_wrong_is_refused_with_line_and_field(cfg: Any, data: bytes, error: str) -> None:
+    with pytest.raises(BadRecording, match=error):
+        read_dat(data, read_cfg(cfg()))
+
+
+def test_a_binary_file_that_is_cut_off_is_refused(cfg: Any) -> None:
+    config = read_cfg(cfg(analogs=TWO, statuses=MANY, encoding="BINARY"))
+    with pytest.raises(BadRecording, match="33 bytes, 1 more than 2 samples of 16"):
+        read_dat(b"\0" * 33, config)
+    assert read_dat(b"\0" * 32 + b"\x1a", config).values.shape == (20, 2)
+
+
+@pytest.mark.parametrize("revision", [1991, 1999, 2013])
+@pytest.mark.parametrize("encoding", ["ASCII", "BINARY", "BINARY32", "FLOAT32"])
+def test_generated_recordings_are_read_as_the_oracle_reads_them(tmp_path: Path, revision: int, encoding: str) -> None:
+    if revision < 2013 and encoding in ("BINARY32", "FLOAT32"):
+        with pytest.raises(ValueError, match="2013"):
+            fault_archive(tmp_path / "a.zip", revision=revision, encoding=encoding)
+        return
+    fault_archive(
+        tmp_path / "a.zip", revision=revision, encoding=encoding, start=datetime(2020, 6, 10, 22, 59, 10, 350000)
+    )
+    compare_with_oracle(tmp_path / "a.zip", tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["ASCII", "BINARY", "BINARY32", "FLOAT32"])
+def test_cff_files_are_read_as_the_oracle_reads_them(tmp_path: Path, encoding: str) -> None:
+    fault_archive(tmp_path / "a.zip", encoding=encoding, cff=True)
+    compare_with_oracle(tmp_path / "a.zip", tmp_path)
+
+
+@pytest.mark.skipif(not FIELD.exists(), reason="the field recordings are not beside this clone (../shared/comtrade)")
+def test_field_recordings_are_read_as_the_oracle_reads_them(tmp_path: Path) -> None:
+    assert compare_with_oracle(FIELD, tmp_path) >= 4
+
+
+def compare_with_oracle(path: Path, folder: Path) -> int:
+    """How many data sets of the archive were read; each must have the oracle's values."""
+    import zipfile
+
+    with zipfile.ZipFile(path) as archive:
+        archive.extractall(folder / "x")
+    read = 0
+    with open_archive(path) as opened:
+        for data_set in opened.data_sets():
+            try:
+                config, samples, _, _ = data_set.read()
+            except BadRecording:
+                assert "__MACOSX" in data_set.name
+                continue
+            oracle = comtrade.Comtrade(ignore_warnings=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                oracle.load(str(folder / "x" / data_set.name[1:]))
+            analogs = np.array([list(channel) for channel in oracle.analog], float).reshape(oracle.analog_count, -1)
+            statuses = np.array([list(channel) for channel in oracle.status], float).reshape(oracle.status_count, -1)
+            assert np.allclose(samples.values[: len(analogs)], analogs, rtol=1e-6, atol=1e-9, equal_nan=True)
+            assert np.array_equal(samples.values[len(analogs) :], statuses)
+            seconds = (oracle.start_timestamp - datetime(1970, 1, 1)).total_seconds()
+            assert config.start_local_ns / 1e9 == pytest.approx(seconds, abs=1e-6)
+            read += 1
+    return read
