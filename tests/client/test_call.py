@@ -1,0 +1,252 @@
+"""The calls over a real TLS server: every field there and back, and each error in its own words."""
+
+from __future__ import annotations
+
+import datetime
+import inspect
+import socket
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import dill
+import grpc
+import pytest
+
+from btrdbextras import Connection, errors
+from btrdbextras.eventproc import deregister, hooks, list_handlers, register, wire
+from devstack.certificates import make_certificates
+from schemas.generated import eventprocapi_pb2 as api
+
+HOOK = "ctingress.on_complete"
+MAIL = "alice@example.com"
+
+
+def count(DataSets: Any, **kwargs: Any) -> str:
+    return f"{len(DataSets)} data sets"
+
+
+def test_the_hooks_are_a_list_of_names(conn):
+    assert hooks(conn) == [HOOK]
+
+
+def test_every_field_of_a_registration_arrives(conn, platform):
+    same = register(conn, "count", HOOK, MAIL, "bob@example.com", tags=["north", "south"])(count)
+
+    (asked,) = platform.asked
+    sent = asked.registration
+    assert same is count
+    assert (sent.name, sent.hook, list(sent.tags)) == ("count", HOOK, ["north", "south"])
+    assert (sent.notify_on_success, sent.notify_on_failure) == (MAIL, "bob@example.com")
+    assert (sent.dependencies, sent.user, sent.api_key) == ("", "", conn.apikey)
+    assert sent.python_version == "{}.{}.{}".format(*sys.version_info[:3])
+    assert sent.dill_version == dill.__version__
+    assert sent.source == inspect.getsource(count)
+    assert sent.first_line == count.__code__.co_firstlineno
+    assert sent.file_name == __file__
+    assert dill.loads(sent.blob)([1, 2]) == "2 data sets"
+
+
+def test_versions_of_the_packages_that_a_handler_imports_are_sent(conn, platform):
+    def handler(**kwargs: Any) -> None:
+        import sqlite3
+
+        import numpy as np
+
+        np.zeros(sqlite3.SQLITE_OK)
+
+    register(conn, "n", HOOK, MAIL, MAIL)(handler)
+
+    import numpy
+
+    sent = platform.asked[0].registration
+    assert {package.name: package.version for package in sent.packages} == {"numpy": numpy.__version__}
+
+
+def test_every_field_of_a_handler_comes_back(conn, platform):
+    platform.handlers = [
+        api.Handler(
+            id=7, hook=HOOK, name="count", version=3, tag=["north", "south"], notify_on_success=MAIL,
+            notify_on_failure="bob@example.com", created_by="alice", created_at=1_700_000_000_123_456_789,
+            updated_by="bob", updated_at=1_700_000_001_000_000_000, runtime="py3.11",
+        )
+    ]  # fmt: skip
+
+    (handler,) = list_handlers(conn)
+
+    utc = datetime.UTC
+    assert handler == (
+        7, "count", HOOK, 3, MAIL, "bob@example.com", ["north", "south"],
+        datetime.datetime(2023, 11, 14, 22, 13, 20, 123456, utc), "alice",
+        datetime.datetime(2023, 11, 14, 22, 13, 21, 0, utc), "bob",
+    )  # fmt: skip
+    assert handler._fields == (
+        "id", "name", "hook", "version", "notify_on_success", "notify_on_failure", "tags",
+        "created_at", "created_by", "updated_at", "updated_by",
+    )  # fmt: skip
+    assert handler.created_at.tzinfo is utc
+
+
+def test_handlers_of_one_hook_are_asked_for_by_either_name(conn, platform):
+    list_handlers(conn)
+    list_handlers(conn, HOOK)
+    list_handlers(conn, hook=HOOK)
+    list_handlers(conn, hooks=HOOK)
+
+    assert [asked.hook for asked in platform.asked] == ["", HOOK, HOOK, HOOK]
+
+
+def test_a_list_of_handlers_may_be_larger_than_four_mebibytes(conn, platform):
+    platform.handlers = [api.Handler(id=number, name="n" * 1000) for number in range(6000)]
+
+    assert len(list_handlers(conn)) == 6000
+
+
+def test_a_removed_handler_is_true(conn, platform):
+    assert deregister(conn, 7) is True
+    assert platform.asked[0].id == 7
+
+
+def test_notes_of_the_platform_are_printed(conn, platform, capsys):
+    platform.notes = ["it will run on 3.11"]
+
+    register(conn, "count", HOOK, MAIL, MAIL)(count)
+
+    assert capsys.readouterr().out == "note: it will run on 3.11\n"
+
+
+def test_the_messages_have_the_fields_and_numbers_of_the_proto():
+    described = {}
+    for name, message in api.DESCRIPTOR.message_types_by_name.items():
+        described[name] = message
+        ours = wire.message(name).DESCRIPTOR
+        assert {(f.name, f.number, f.type, f.is_repeated) for f in ours.fields} == {
+            (f.name, f.number, f.type, f.is_repeated) for f in message.fields
+        }
+    assert set(described) == set(wire._MESSAGES)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind", "builtin"),
+    [
+        (grpc.StatusCode.INVALID_ARGUMENT, errors.InvalidRegistration, ValueError),
+        (grpc.StatusCode.PERMISSION_DENIED, errors.NotYours, PermissionError),
+        (grpc.StatusCode.NOT_FOUND, errors.UnknownHandler, LookupError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.InvalidRegistration, ValueError),
+        (grpc.StatusCode.UNAVAILABLE, errors.NoServer, ConnectionError),
+        (grpc.StatusCode.UNIMPLEMENTED, errors.NoServer, ConnectionError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, errors.NoServer, ConnectionError),
+        (grpc.StatusCode.INTERNAL, errors.ServiceFailed, RuntimeError),
+    ],
+)
+def test_what_the_platform_refuses_is_an_error_of_its_kind(conn, platform, code, kind, builtin):
+    platform.refuse = (code, "hook: 'x' is no hook; there are: ctingress.on_complete")
+
+    with pytest.raises(kind) as caught:
+        deregister(conn, 1)
+
+    assert isinstance(caught.value, builtin)
+    if code is not grpc.StatusCode.DEADLINE_EXCEEDED:
+        assert "there are: ctingress.on_complete" in str(caught.value)
+
+
+def test_a_wrong_key_is_said_so(platform):
+    with pytest.raises(errors.WrongKey, match="API key") as caught:
+        hooks(Connection(platform.endpoint, "WRONG"))
+
+    assert isinstance(caught.value, PermissionError)
+    assert "WRONG" not in str(caught.value)
+
+
+def test_no_server_names_the_address(monkeypatch):
+    monkeypatch.delenv("BTRDB_CA_BUNDLE", raising=False)
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers
+        port = held.getsockname()[1]
+
+        with pytest.raises(errors.NoServer, match=rf"127\.0\.0\.1:{port}.*BTRDB_ENDPOINTS"):
+            hooks(Connection(f"127.0.0.1:{port}", "KEY"))
+
+
+def test_an_untrusted_certificate_names_the_variable_to_set(platform, tmp_path, monkeypatch):
+    other = make_certificates(tmp_path / "other", "127.0.0.1")
+    for bundle in ("", str(other.ca)):
+        monkeypatch.setenv("BTRDB_CA_BUNDLE", bundle)
+
+        with pytest.raises(errors.UntrustedCertificate, match="BTRDB_CA_BUNDLE"):
+            hooks(Connection(platform.endpoint, "KEY"))
+
+
+def test_a_certificate_for_another_address_is_untrusted(platform):
+    host, port = platform.endpoint.split(":")
+    assert host == "127.0.0.1"
+
+    with pytest.raises(errors.UntrustedCertificate, match="host name"):
+        hooks(Connection(f"localhost:{port}", "KEY"))
+
+
+def test_a_server_without_tls_is_told_apart_from_an_untrusted_one():
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def answer() -> None:
+        while True:
+            try:
+                one, _ = listener.accept()
+            except OSError:
+                return
+            with one:
+                one.recv(1024)
+                one.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    try:
+        with pytest.raises(errors.NoServer, match="does not speak TLS"):
+            hooks(Connection("127.0.0.1:%d" % listener.getsockname()[1], "KEY"))
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join()
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_bundle_that_cannot_be_used_is_an_error(platform, tmp_path: Path, monkeypatch, content):
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_text(content)
+    monkeypatch.setenv("BTRDB_CA_BUNDLE", str(bundle))
+
+    with pytest.raises(errors.UntrustedCertificate, match=r"BTRDB_CA_BUNDLE names .*bundle\.pem"):
+        hooks(Connection(platform.endpoint, "KEY"))
+
+
+@pytest.mark.parametrize(
+    ("change", "kind", "said"),
+    [
+        ({"name": ""}, ValueError, "name"),
+        ({"name": 3}, TypeError, "name"),
+        ({"hook": " "}, ValueError, "hook"),
+        ({"tags": "north"}, TypeError, r"tags=\['north'\]"),
+        ({"tags": ["north", 3]}, TypeError, "tags"),
+        ({"tags": ["north", ""]}, ValueError, "tag is empty"),
+        ({"notify_on_success": "alice"}, ValueError, "notify_on_success"),
+        ({"notify_on_failure": "a@example.com, b@example.com"}, ValueError, "notify_on_failure"),
+        ({"notify_on_failure": 3}, TypeError, "notify_on_failure"),
+    ],
+)
+def test_a_wrong_argument_is_refused_before_the_platform_is_asked(conn, platform, change, kind, said):
+    given = {"name": "n", "hook": HOOK, "notify_on_success": MAIL, "notify_on_failure": MAIL, **change}
+
+    with pytest.raises(kind, match=said):
+        register(conn, **given)
+
+    assert platform.asked == []
+
+
+@pytest.mark.parametrize("handler_id", ["7", True, None, -1, 2**31])
+def test_an_id_that_is_none_is_refused_before_the_platform_is_asked(conn, platform, handler_id):
+    with pytest.raises((TypeError, ValueError), match="handler_id"):
+        deregister(conn, handler_id)
+
+    assert platform.asked == []

@@ -1,0 +1,66 @@
+"""upload_file: the link in a handler, a warning outside, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+import btrdbextras.eventproc
+import btrdbextras.eventproc.eventproc
+from btrdbextras.eventproc import upload_file
+
+
+@pytest.fixture
+def queue():
+    queue = btrdbextras.eventproc._uploads
+    queue.clear()
+    yield queue
+    queue.clear()
+
+
+@pytest.fixture
+def report(tmp_path):
+    file = tmp_path / "report.csv"
+    file.write_text("1")
+    return str(file)
+
+
+def test_in_a_handler_it_queues_the_file_and_gives_its_link(monkeypatch, queue, report):
+    monkeypatch.setenv("EXECUTOR_CONTEXT", "true")
+    monkeypatch.setenv("DOWNLOADS_ENDPOINT", "files.example.com/download")
+
+    link = upload_file(report, "fault report.csv")
+
+    match = re.fullmatch(r"https://files\.example\.com/download/([0-9a-f]{32})", link)
+    assert match
+    assert queue == {match[1]: [report, "fault report.csv"]}
+
+
+def test_outside_a_handler_it_warns_and_gives_nothing(monkeypatch, queue, report):
+    monkeypatch.delenv("EXECUTOR_CONTEXT", raising=False)
+
+    with pytest.warns(UserWarning, match="upload_file"):
+        assert upload_file(report, "report.csv") is None
+
+    assert queue == {}
+
+
+def test_both_modules_hold_the_same_queue():
+    assert btrdbextras.eventproc._uploads is btrdbextras.eventproc.eventproc._uploads
+
+
+def test_arguments_that_are_no_text_are_type_errors(report):
+    with pytest.raises(TypeError, match="file "):
+        upload_file(3, "name")
+    with pytest.raises(TypeError, match="file_name"):
+        upload_file(report, None)
+
+
+def test_a_missing_file_and_a_long_name_are_value_errors(monkeypatch, queue, report):
+    monkeypatch.setenv("EXECUTOR_CONTEXT", "true")
+    with pytest.raises(ValueError, match="does not exist"):
+        upload_file(report + "x", "name")
+    with pytest.raises(ValueError, match="201"):
+        upload_file(report, "n" * 201)
+    assert upload_file(report, "n" * 200)
