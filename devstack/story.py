@@ -10,18 +10,17 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
-
-from examples.make_comtrade import fault_archive
 
 from btrdbextras import Connection
 from btrdbextras.eventproc import Handler, hooks, list_handlers, register
 from devstack import tell
 from devstack.stack import ROOT, Stack
 from examples import handlers
+from examples.make_comtrade import fault_archive
 from ledger import Ledger
 from ledger.outbox import RunView
 from ledger.runs import runs
@@ -238,7 +237,7 @@ def _wait(look: Callable[[], T | None], what: str) -> T:
     return found
 
 
-def _plain(outcomes: dict[str, Outcome]) -> str:
+def _plain(outcomes: Mapping[str, str]) -> str:
     return ", ".join(f"{name} {outcome}" for name, outcome in sorted(outcomes.items()))
 
 

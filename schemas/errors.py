@@ -1,7 +1,7 @@
 """Errors named by what must happen next. Anything that is neither stops the process, and its supervisor restarts it."""
 
 
-class InvalidMessage(Exception):  # noqa: N818 - named by consequence
+class InvalidMessage(Exception):
     """The message cannot be read and never will be: it goes to the dead letters.
 
     reason: what was wrong, where, and what would be right, in one sentence.
@@ -14,7 +14,7 @@ class InvalidMessage(Exception):  # noqa: N818 - named by consequence
         self.data = data
 
 
-class TryLater(Exception):  # noqa: N818
+class TryLater(Exception):
     """Something that the work depends on is away or busy: back off, then do the same work again.
 
     reason: which dependency, and what it said.

@@ -26,6 +26,7 @@ class Warned(object):
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self._process = os.getpid()
         self.came = False
         self.running = False
 
@@ -34,6 +35,10 @@ class Warned(object):
         signal.signal(signal.SIGTERM, self._on_signal)
 
     def _on_signal(self, *_: Any) -> None:
+        if os.getpid() != self._process:  # a worker that the handler forked: for it the signal means what it always does
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
         self.came = True
         if self.running:
             self.running = False

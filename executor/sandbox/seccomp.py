@@ -134,7 +134,7 @@ def program(machine: str) -> bytes:
     architecture = ARCHITECTURES[machine]
     lines = [
         _Line(_LOAD, _ARCH),
-        _Line(_EQUAL, architecture.audit, no="kill"),
+        _Line(_EQUAL, architecture.audit, no="end"),
         _Line(_LOAD, _NUMBER),
         _Line(_GREATER_EQUAL, architecture.last + 1, yes="absent"),  # the x32 calls too
         *_tree(_intervals(architecture), "t"),
@@ -147,7 +147,7 @@ def program(machine: str) -> bytes:
 def _returns() -> list[_Line]:
     return [
         _Line(_RETURN, ALLOW, label="allow"),
-        _Line(_RETURN, KILL, label="kill"),
+        _Line(_RETURN, KILL, label="end"),
         _Line(_RETURN, REFUSE, label="refuse"),
         _Line(_RETURN, ABSENT, label="absent"),
     ]
@@ -231,7 +231,7 @@ def _deadly_to_the_first(signal_argument: int, group: str = "") -> list[_Line]:
         *own_group,
         _Line(_EQUAL, 1, no="allow"),
         _Line(_LOAD, _ARGUMENTS + 8 * signal_argument, label=group or None),
-        *[_Line(_EQUAL, number, yes="kill") for number in _DEADLY],
+        *[_Line(_EQUAL, number, yes="end") for number in _DEADLY],
         _Line(_JUMP, yes="allow"),
     ]
 
@@ -274,7 +274,10 @@ def _assemble(lines: Sequence[_Line]) -> bytes:
         else:
             wide.append(_Line(line.code, line.k, f"+{yes_skips}", f"+{no_skips}", line.label))
             wide.append(_Line(_JUMP, yes=line.yes or line.no))
-    places = {line.label: index for index, line in enumerate(wide) if line.label}
+    places: dict[str, int] = {}
+    for index, line in enumerate(wide):
+        if line.label and places.setdefault(line.label, index) != index:
+            raise ValueError(f"two places of the filter are called {line.label}")
     packed = []
     for index, line in enumerate(wide):
         if line.code == _JUMP:

@@ -27,11 +27,11 @@ def count(DataSets: Any, **kwargs: Any) -> str:
     return f"{len(DataSets)} data sets"
 
 
-def test_the_hooks_are_a_list_of_names(conn):
+def test_the_hooks_are_a_list_of_names(conn: Any) -> None:
     assert hooks(conn) == [HOOK]
 
 
-def test_every_field_of_a_registration_arrives(conn, platform):
+def test_every_field_of_a_registration_arrives(conn: Any, platform: Any) -> None:
     same = register(conn, "count", HOOK, MAIL, "bob@example.com", tags=["north", "south"])(count)
 
     (asked,) = platform.asked
@@ -48,7 +48,7 @@ def test_every_field_of_a_registration_arrives(conn, platform):
     assert dill.loads(sent.blob)([1, 2]) == "2 data sets"
 
 
-def test_versions_of_the_packages_that_a_handler_imports_are_sent(conn, platform):
+def test_versions_of_the_packages_that_a_handler_imports_are_sent(conn: Any, platform: Any) -> None:
     def handler(**kwargs: Any) -> None:
         import sqlite3
 
@@ -64,7 +64,7 @@ def test_versions_of_the_packages_that_a_handler_imports_are_sent(conn, platform
     assert {package.name: package.version for package in sent.packages} == {"numpy": numpy.__version__}
 
 
-def test_every_field_of_a_handler_comes_back(conn, platform):
+def test_every_field_of_a_handler_comes_back(conn: Any, platform: Any) -> None:
     platform.handlers = [
         api.Handler(
             id=7, hook=HOOK, name="count", version=3, tag=["north", "south"], notify_on_success=MAIL,
@@ -88,7 +88,7 @@ def test_every_field_of_a_handler_comes_back(conn, platform):
     assert handler.created_at.tzinfo is utc
 
 
-def test_handlers_of_one_hook_are_asked_for_by_either_name(conn, platform):
+def test_handlers_of_one_hook_are_asked_for_by_either_name(conn: Any, platform: Any) -> None:
     list_handlers(conn)
     list_handlers(conn, HOOK)
     list_handlers(conn, hook=HOOK)
@@ -97,18 +97,18 @@ def test_handlers_of_one_hook_are_asked_for_by_either_name(conn, platform):
     assert [asked.hook for asked in platform.asked] == ["", HOOK, HOOK, HOOK]
 
 
-def test_a_list_of_handlers_may_be_larger_than_four_mebibytes(conn, platform):
+def test_a_list_of_handlers_may_be_larger_than_four_mebibytes(conn: Any, platform: Any) -> None:
     platform.handlers = [api.Handler(id=number, name="n" * 1000) for number in range(6000)]
 
     assert len(list_handlers(conn)) == 6000
 
 
-def test_a_removed_handler_is_true(conn, platform):
+def test_a_removed_handler_is_true(conn: Any, platform: Any) -> None:
     assert deregister(conn, 7) is True
     assert platform.asked[0].id == 7
 
 
-def test_notes_of_the_platform_are_printed(conn, platform, capsys):
+def test_notes_of_the_platform_are_printed(conn: Any, platform: Any, capsys: pytest.CaptureFixture[str]) -> None:
     platform.notes = ["it will run on 3.11"]
 
     register(conn, "count", HOOK, MAIL, MAIL)(count)
@@ -116,7 +116,7 @@ def test_notes_of_the_platform_are_printed(conn, platform, capsys):
     assert capsys.readouterr().out == "note: it will run on 3.11\n"
 
 
-def test_the_messages_have_the_fields_and_numbers_of_the_proto():
+def test_the_messages_have_the_fields_and_numbers_of_the_proto() -> None:
     described = {}
     for name, message in api.DESCRIPTOR.message_types_by_name.items():
         described[name] = message
@@ -140,7 +140,9 @@ def test_the_messages_have_the_fields_and_numbers_of_the_proto():
         (grpc.StatusCode.INTERNAL, errors.ServiceFailed, RuntimeError),
     ],
 )
-def test_what_the_platform_refuses_is_an_error_of_its_kind(conn, platform, code, kind, builtin):
+def test_what_the_platform_refuses_is_an_error_of_its_kind(
+    conn: Any, platform: Any, code: Any, kind: Any, builtin: Any
+) -> None:
     platform.refuse = (code, "hook: 'x' is no hook; there are: ctingress.on_complete")
 
     with pytest.raises(kind) as caught:
@@ -151,7 +153,7 @@ def test_what_the_platform_refuses_is_an_error_of_its_kind(conn, platform, code,
         assert "there are: ctingress.on_complete" in str(caught.value)
 
 
-def test_a_wrong_key_is_said_so(platform):
+def test_a_wrong_key_is_said_so(platform: Any) -> None:
     with pytest.raises(errors.WrongKey, match="API key") as caught:
         hooks(Connection(platform.endpoint, "WRONG"))
 
@@ -159,7 +161,7 @@ def test_a_wrong_key_is_said_so(platform):
     assert "WRONG" not in str(caught.value)
 
 
-def test_no_server_names_the_address(monkeypatch):
+def test_no_server_names_the_address(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("BTRDB_CA_BUNDLE", raising=False)
     with socket.socket() as held:
         held.bind(("127.0.0.1", 0))  # bound and not listening: nobody answers
@@ -169,7 +171,9 @@ def test_no_server_names_the_address(monkeypatch):
             hooks(Connection(f"127.0.0.1:{port}", "KEY"))
 
 
-def test_an_untrusted_certificate_names_the_variable_to_set(platform, tmp_path, monkeypatch):
+def test_an_untrusted_certificate_names_the_variable_to_set(
+    platform: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     other = make_certificates(tmp_path / "other", "127.0.0.1")
     for bundle in ("", str(other.ca)):
         monkeypatch.setenv("BTRDB_CA_BUNDLE", bundle)
@@ -178,7 +182,7 @@ def test_an_untrusted_certificate_names_the_variable_to_set(platform, tmp_path, 
             hooks(Connection(platform.endpoint, "KEY"))
 
 
-def test_a_certificate_for_another_address_is_untrusted(platform):
+def test_a_certificate_for_another_address_is_untrusted(platform: Any) -> None:
     host, port = platform.endpoint.split(":")
     assert host == "127.0.0.1"
 
@@ -186,7 +190,7 @@ def test_a_certificate_for_another_address_is_untrusted(platform):
         hooks(Connection(f"localhost:{port}", "KEY"))
 
 
-def test_a_server_without_tls_is_told_apart_from_an_untrusted_one():
+def test_a_server_without_tls_is_told_apart_from_an_untrusted_one() -> None:
     listener = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:
@@ -203,7 +207,7 @@ def test_a_server_without_tls_is_told_apart_from_an_untrusted_one():
     thread.start()
     try:
         with pytest.raises(errors.NoServer, match="does not speak TLS"):
-            hooks(Connection("127.0.0.1:%d" % listener.getsockname()[1], "KEY"))
+            hooks(Connection(f"127.0.0.1:{listener.getsockname()[1]}", "KEY"))
     finally:
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
@@ -211,7 +215,9 @@ def test_a_server_without_tls_is_told_apart_from_an_untrusted_one():
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
-def test_a_bundle_that_cannot_be_used_is_an_error(platform, tmp_path: Path, monkeypatch, content):
+def test_a_bundle_that_cannot_be_used_is_an_error(
+    platform: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Any
+) -> None:
     bundle = tmp_path / "bundle.pem"
     if content is not None:
         bundle.write_text(content)
@@ -235,7 +241,9 @@ def test_a_bundle_that_cannot_be_used_is_an_error(platform, tmp_path: Path, monk
         ({"notify_on_failure": 3}, TypeError, "notify_on_failure"),
     ],
 )
-def test_a_wrong_argument_is_refused_before_the_platform_is_asked(conn, platform, change, kind, said):
+def test_a_wrong_argument_is_refused_before_the_platform_is_asked(
+    conn: Any, platform: Any, change: Any, kind: Any, said: Any
+) -> None:
     given = {"name": "n", "hook": HOOK, "notify_on_success": MAIL, "notify_on_failure": MAIL, **change}
 
     with pytest.raises(kind, match=said):
@@ -245,7 +253,7 @@ def test_a_wrong_argument_is_refused_before_the_platform_is_asked(conn, platform
 
 
 @pytest.mark.parametrize("handler_id", ["7", True, None, -1, 2**31])
-def test_an_id_that_is_none_is_refused_before_the_platform_is_asked(conn, platform, handler_id):
+def test_an_id_that_is_none_is_refused_before_the_platform_is_asked(conn: Any, platform: Any, handler_id: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="handler_id"):
         deregister(conn, handler_id)
 

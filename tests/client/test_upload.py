@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +15,7 @@ from btrdbextras.eventproc import upload_file
 
 
 @pytest.fixture
-def queue():
+def queue() -> Iterator[dict[str, Any]]:
     queue = btrdbextras.eventproc._uploads
     queue.clear()
     yield queue
@@ -20,24 +23,26 @@ def queue():
 
 
 @pytest.fixture
-def report(tmp_path):
+def report(tmp_path: Path) -> str:
     file = tmp_path / "report.csv"
     file.write_text("1")
     return str(file)
 
 
-def test_in_a_handler_it_queues_the_file_and_gives_its_link(monkeypatch, queue, report):
+def test_in_a_handler_it_queues_the_file_and_gives_its_link(
+    monkeypatch: pytest.MonkeyPatch, queue: Any, report: Any
+) -> None:
     monkeypatch.setenv("EXECUTOR_CONTEXT", "true")
     monkeypatch.setenv("DOWNLOADS_ENDPOINT", "files.example.com/download")
 
     link = upload_file(report, "fault report.csv")
 
-    match = re.fullmatch(r"https://files\.example\.com/download/([0-9a-f]{32})", link)
+    match = re.fullmatch(r"https://files\.example\.com/download/([0-9a-f]{32})", link or "")
     assert match
     assert queue == {match[1]: [report, "fault report.csv"]}
 
 
-def test_outside_a_handler_it_warns_and_gives_nothing(monkeypatch, queue, report):
+def test_outside_a_handler_it_warns_and_gives_nothing(monkeypatch: pytest.MonkeyPatch, queue: Any, report: Any) -> None:
     monkeypatch.delenv("EXECUTOR_CONTEXT", raising=False)
 
     with pytest.warns(UserWarning, match="upload_file"):
@@ -46,18 +51,20 @@ def test_outside_a_handler_it_warns_and_gives_nothing(monkeypatch, queue, report
     assert queue == {}
 
 
-def test_both_modules_hold_the_same_queue():
+def test_both_modules_hold_the_same_queue() -> None:
     assert btrdbextras.eventproc._uploads is btrdbextras.eventproc.eventproc._uploads
 
 
-def test_arguments_that_are_no_text_are_type_errors(report):
+def test_arguments_that_are_no_text_are_type_errors(report: Any) -> None:
     with pytest.raises(TypeError, match="file "):
-        upload_file(3, "name")
+        upload_file(3, "name")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="file_name"):
-        upload_file(report, None)
+        upload_file(report, None)  # type: ignore[arg-type]
 
 
-def test_a_missing_file_and_a_long_name_are_value_errors(monkeypatch, queue, report):
+def test_a_missing_file_and_a_long_name_are_value_errors(
+    monkeypatch: pytest.MonkeyPatch, queue: Any, report: Any
+) -> None:
     monkeypatch.setenv("EXECUTOR_CONTEXT", "true")
     with pytest.raises(ValueError, match="does not exist"):
         upload_file(report + "x", "name")

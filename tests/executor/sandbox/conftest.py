@@ -32,7 +32,8 @@ EVENT: dict[str, object] = {
 def pickled(handler: Callable[..., Any]) -> bytes:
     """By value, as a notebook's function is."""
     handler.__module__ = "__main__"
-    return dill.dumps(handler, recurse=True)
+    blob: bytes = dill.dumps(handler, recurse=True)
+    return blob
 
 
 def make_job(handler: Callable[..., Any] | bytes, **given: Any) -> Job:

@@ -95,7 +95,9 @@ def test_the_hosts_files_are_not_there(run: Run, path: str) -> None:
     assert run(handler).text == "False"
 
 
-@pytest.mark.parametrize("path", ["/new", "/usr/new", "/etc/hosts", "/proc/sys/kernel/hostname", "/proc/self/oom_score_adj"])
+@pytest.mark.parametrize(
+    "path", ["/new", "/usr/new", "/etc/hosts", "/proc/sys/kernel/hostname", "/proc/self/oom_score_adj"]
+)
 def test_nothing_but_the_scratch_can_be_written(run: Run, path: str) -> None:
     def handler(**kwargs: Any) -> str:
         with open("/tmp/mine", "w") as file:
@@ -185,7 +187,17 @@ def test_no_capability_and_no_host_user_is_left(run: Run) -> None:
     assert run(handler).text == f"65534 {zero} {zero} {zero} {zero} 1 2"
 
 
-@pytest.mark.parametrize("family, kind", [("AF_INET", "SOCK_DGRAM"), ("AF_INET6", "SOCK_DGRAM"), ("AF_INET", "SOCK_RAW"), ("AF_NETLINK", "SOCK_RAW"), ("AF_PACKET", "SOCK_RAW"), ("AF_VSOCK", "SOCK_STREAM")])
+@pytest.mark.parametrize(
+    "family, kind",
+    [
+        ("AF_INET", "SOCK_DGRAM"),
+        ("AF_INET6", "SOCK_DGRAM"),
+        ("AF_INET", "SOCK_RAW"),
+        ("AF_NETLINK", "SOCK_RAW"),
+        ("AF_PACKET", "SOCK_RAW"),
+        ("AF_VSOCK", "SOCK_STREAM"),
+    ],
+)
 def test_only_unix_and_tcp_sockets_can_be_made(run: Run, family: str, kind: str) -> None:
     def handler(**kwargs: Any) -> str:
         import socket
@@ -269,4 +281,24 @@ def test_ordinary_tools_work(run: Run) -> None:
         frame = pandas.DataFrame({"a": numpy.arange(3)}).to_csv()
         return f"{out} {python} {squares} {len(frame)}"
 
-    assert run(handler).text == "child 6 [1, 2] 15"
+    ended = run(handler)
+    assert ended.text == "child 6 [1, 2] 15", ended
+
+
+def test_a_handler_can_end_the_processes_that_it_made(run: Run) -> None:
+    def handler(**kwargs: Any) -> str:
+        import multiprocessing
+        import subprocess
+        import time
+
+        sleeper = subprocess.Popen(["/bin/sleep", "3600"])
+        sleeper.terminate()
+        worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,))
+        worker.start()
+        worker.terminate()
+        worker.join()
+        return f"{sleeper.wait()} {worker.exitcode}"
+
+    ended = run(handler)
+    assert ended.text == "-15 -15", ended
+    assert not ended.log

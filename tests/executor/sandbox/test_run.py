@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from .conftest import EVENT, KEY, make_job, pickled
 
 from executor.sandbox.job import Ended
 from executor.sandbox.runtime import SandboxedRuntime
 from schemas.records import Outcome
+
+from .conftest import EVENT, KEY, make_job, pickled
 
 Run = Callable[..., Ended]
 
@@ -198,7 +199,10 @@ def test_the_key_is_masked_in_text_log_and_exception(run: Run) -> None:
 
 
 def test_old_pickles_see_an_empty_main(run: Run) -> None:
-    assert run(pickled(lambda **kwargs: str(sorted(n for n in __import__("__main__").__dict__ if n[0] != "_")))).text == "[]"
+    assert (
+        run(pickled(lambda **kwargs: str(sorted(n for n in __import__("__main__").__dict__ if n[0] != "_")))).text
+        == "[]"
+    )
 
 
 def test_uploads_are_collected_from_the_scratch_and_nowhere_else(run: Run) -> None:
