@@ -17,8 +17,11 @@ SPARE_BYTES = 48 * 1024 * 1024
 """Memory beyond the handler's own limit, in which the child tells that it ran out."""
 
 
-class TimeLimit(TimeoutError):
-    """Raised in the handler's main thread a little before it is killed for its time limit, so that it can clean up."""
+class TimeLimit(Exception):
+    """Raised in the handler's main thread a little before it is killed for its time limit, so that it can clean up.
+
+    No TimeoutError: that is an OSError, and libraries that wait for files and processes drop those.
+    """
 
 
 class Warned(object):
@@ -26,36 +29,41 @@ class Warned(object):
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._process = os.getpid()
         self.came = False
         self.running = False
 
     def install(self) -> None:
-        """From now on SIGTERM warns."""
-        signal.signal(signal.SIGTERM, self._on_signal)
+        """From now on SIGXCPU warns. SIGTERM keeps its meaning, for the workers that a handler forks and ends."""
+        signal.signal(signal.SIGXCPU, self._on_signal)
 
     def _on_signal(self, *_: Any) -> None:
-        if os.getpid() != self._process:  # a worker that the handler forked: for it the signal means what it always does
-            signal.signal(signal.SIGTERM, signal.SIG_DFL)
-            os.kill(os.getpid(), signal.SIGTERM)
-            return
         self.came = True
         if self.running:
             self.running = False
             raise TimeLimit(self._text)
 
 
-def main(context: steps.Context, isolate: List[Dict[str, Any]], channel: int, log: int, scratch_bytes: int) -> None:
-    """Never returns."""
+def main(
+    context: steps.Context,
+    isolate: List[Dict[str, Any]],
+    btrdb: Dict[str, Any],
+    channel: int,
+    log: int,
+    scratch_bytes: int,
+) -> None:
+    """Never returns. btrdb: the endpoint, and the environment that its client looks at while it connects."""
     status = 1
     try:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGXCPU, signal.SIG_IGN)
         os.dup2(log, 1)
         os.dup2(log, 2)
         context.channel = socket.socket(fileno=channel)
         context.scratch_bytes = scratch_bytes
         _isolate(context, isolate)
-        status = _run(context.channel)
+        os.environ.update(btrdb["environment"])
+        ahead = connect.Ahead(btrdb["endpoint"])
+        ahead.open()
+        status = _run(context.channel, ahead)
     except frames.Gone:
         status = 0
     except BaseException:  # noqa: BLE001 - it goes to the log, and the status tells
@@ -82,7 +90,7 @@ def _seed() -> None:
         numpy.random.seed()
 
 
-def _run(channel: socket.socket) -> int:
+def _run(channel: socket.socket, ahead: connect.Ahead) -> int:
     job, _ = frames.receive(channel)
     blob = frames.receive_raw(channel)
     os.environ.clear()
@@ -93,7 +101,7 @@ def _run(channel: socket.socket) -> int:
     warned.install()
     base = _limit(job["rlimits"])
     try:
-        answer = _answer(channel, job, blob, warned)
+        answer = _answer(channel, ahead, job, blob, warned)
     except MemoryError as error:
         answer = _out_of_memory(error, base)
     frames.send(channel, answer)
@@ -129,10 +137,12 @@ def _refused(text: str, error: Optional[BaseException] = None) -> Dict[str, Any]
     return {"kind": "ended", "outcome": "refused", "text": "", "error": told}
 
 
-def _answer(channel: socket.socket, job: Dict[str, Any], blob: bytes, warned: Warned) -> Dict[str, Any]:
+def _answer(
+    channel: socket.socket, ahead: connect.Ahead, job: Dict[str, Any], blob: bytes, warned: Warned
+) -> Dict[str, Any]:
     """Connects, loads, calls. Everything before 'loading' is sent by this code alone."""
     try:
-        database = connect.btrdb(job["endpoint"], job["api_key"])
+        database = ahead.connect(job["api_key"])
     except connect.Away as error:
         return {"kind": "away", "why": str(error)}
     except connect.KeyRefused as error:

@@ -46,7 +46,7 @@ def main(control: socket.socket, proc: int, plan: Dict[str, Any]) -> None:
     )
     # where the kernel lets no fresh /proc be mounted the children have an empty one
     isolate = [step for step in plan["isolate"] if step["call"] != "proc" or "proc" not in off]
-    Zygote(control, own_pid_namespace, context, isolate).serve()
+    Zygote(control, own_pid_namespace, context, isolate, plan["btrdb"]).serve()
 
 
 def _fresh_main() -> None:
@@ -81,12 +81,18 @@ class Zygote(object):
     """Forks and buries. Control messages in: spawn (with the channel and the log's pipe). Out: born (with a pidfd), dead."""
 
     def __init__(
-        self, control: socket.socket, own_pid_namespace: int, context: steps.Context, isolate: List[Dict[str, Any]]
+        self,
+        control: socket.socket,
+        own_pid_namespace: int,
+        context: steps.Context,
+        isolate: List[Dict[str, Any]],
+        btrdb: Dict[str, Any],
     ) -> None:
         self._control = control
         self._own_pid_namespace = own_pid_namespace
         self._context = context
         self._isolate = isolate
+        self._btrdb = btrdb
         self._alive: Dict[int, Tuple[int, int]] = {}  # pidfd -> (pid, id)
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
@@ -111,7 +117,7 @@ class Zygote(object):
                 raise
             pid = -1
         if pid == 0:
-            child.main(self._context, self._isolate, channel, log, message["scratch_bytes"])
+            child.main(self._context, self._isolate, self._btrdb, channel, log, message["scratch_bytes"])
         # the next fork starts from here again; without it the kernel would put it in the first child's namespace
         kernel.setns(self._own_pid_namespace, kernel.CLONE_NEWPID)
         os.close(channel)

@@ -46,6 +46,9 @@ def handler_environment(access: Access, api_key: str) -> Mapping[str, str]:
     }
     if access.endpoint is not None:
         environment["BTRDB_ENDPOINTS"] = access.endpoint
-    if access.ca_bundle is not None:
-        environment["BTRDB_CA_BUNDLE"] = CA_BUNDLE
-    return environment
+    return {**environment, **connection_environment(access)}
+
+
+def connection_environment(access: Access) -> Mapping[str, str]:
+    """What the btrdb client looks at while it connects; also of a child that waits for its job."""
+    return {} if access.ca_bundle is None else {"BTRDB_CA_BUNDLE": CA_BUNDLE}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executor.sandbox import filesystem, landlock, namespaces, rlimits, seccomp
-from executor.sandbox.environment import SCRATCH
+from executor.sandbox.environment import SCRATCH, connection_environment
 from executor.sandbox.job import Access
 
 LAYERS = ("namespaces", "root", "proc", "network", "privileges", "rlimits", "landlock", "seccomp", "memory")
@@ -58,6 +58,7 @@ class Plan:
     prepare: tuple[Step, ...]
     isolate: tuple[Step, ...]
     off: Mapping[str, str]
+    access: Access
 
     def wire(self) -> dict[str, Any]:
         """For the launcher."""
@@ -66,6 +67,10 @@ class Plan:
             "prepare": [step.wire() for step in self.prepare],
             "isolate": [step.wire() for step in self.isolate],
             "warm": list(WARM),
+            "btrdb": {
+                "endpoint": self.access.endpoint,
+                "environment": dict(connection_environment(self.access)),
+            },
         }
 
     def setting_for(self, name: str, layer: str) -> str:
@@ -85,7 +90,7 @@ def make(built: filesystem.Root, access: Access, staging: str, nobody: bool, mac
     off = (
         {} if landlock_abi else {"landlock": "this kernel has no Landlock, or it is switched off (lsm= lacks landlock)"}
     )
-    return Plan(_prepare(built, staging), _isolate(built, access, nobody, machine, landlock_abi), off)
+    return Plan(_prepare(built, staging), _isolate(built, access, nobody, machine, landlock_abi), off, access)
 
 
 def _prepare(built: filesystem.Root, staging: str) -> tuple[Step, ...]:

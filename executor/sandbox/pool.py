@@ -22,9 +22,15 @@ AGAIN_S = (0.1, 30.0)
 class Pool:
     """Keeps `size` children ready. One thread fills it; take() makes a child itself when there is none."""
 
-    def __init__(self, start_zygote: Callable[[], Zygote], size: int, scratch_bytes: int) -> None:
-        """start_zygote: blocks until one is warm. scratch_bytes: of the children made ahead, until a job asks for others."""
+    def __init__(
+        self, start_zygote: Callable[[], Zygote], admit: Callable[[Child], None], size: int, scratch_bytes: int
+    ) -> None:
+        """start_zygote: blocks until one is warm. admit: lets a new child out to BTrDB; returns at once.
+
+        scratch_bytes: of the children made ahead, until a job asks for others.
+        """
         self._start_zygote = start_zygote
+        self._admit = admit
         self._size = size
         self._scratch_bytes = scratch_bytes
         self._changed = threading.Condition()
@@ -59,7 +65,7 @@ class Pool:
         if found is not None:
             return found
         try:
-            return self._alive_zygote().spawn(scratch_bytes)
+            return self._make(self._alive_zygote(), scratch_bytes)
         except SandboxUnavailable as error:
             raise SandboxLost(str(error)) from error
 
@@ -73,6 +79,11 @@ class Pool:
             _discard(self._ready.popleft()[1])
         if self._zygote is not None:
             self._zygote.close()
+
+    def _make(self, zygote: Zygote, scratch_bytes: int) -> Child:
+        child = zygote.spawn(scratch_bytes)
+        self._admit(child)
+        return child
 
     def _alive_zygote(self) -> Zygote:
         with self._starting:
@@ -98,7 +109,7 @@ class Pool:
                 scratch_bytes = self._scratch_bytes
             try:
                 zygote = self._alive_zygote()
-                child = zygote.spawn(scratch_bytes)
+                child = self._make(zygote, scratch_bytes)
                 wait = AGAIN_S[0]
             except (SandboxLost, SandboxUnavailable) as error:
                 log.warning("no child could be made ready", reason=str(error), again_in_s=wait)

@@ -24,7 +24,7 @@ from executor.sandbox.job import (
 from executor.sandbox.pool import Pool
 from executor.sandbox.relay import Relay
 from executor.sandbox.supervise import Supervision
-from executor.sandbox.zygote import Zygote
+from executor.sandbox.zygote import Child, Zygote
 
 __all__ = [
     "Access",
@@ -67,7 +67,7 @@ class SandboxedRuntime:
         self._required = frozenset(required)
         self._spool = spool
         self._relay: Relay | None = None
-        self._pool = Pool(self._start_zygote, warm, scratch_bytes)
+        self._pool = Pool(self._start_zygote, self._admit, warm, scratch_bytes)
         self._lock = threading.Lock()
         self._running: dict[str, Supervision] = {}
         self._doomed: dict[str, tuple[float, str]] = {}
@@ -122,24 +122,18 @@ class SandboxedRuntime:
         """
         child = self._pool.take(job.limits.scratch_bytes)
         supervision = Supervision(child, job, self._access)
-        admitted = None
         try:
             with self._lock:
                 self._running[job.run_id] = supervision
                 at, why = self._doomed.pop(job.run_id, (0.0, ""))
             if why and time.monotonic() - at < DOOMED_S:
                 raise SandboxLost(why)
-            if self._relay is not None and child.listener is not None:
-                admitted = self._relay.admit(child.listener)
-                child.listener = None
             death = supervision.watch(on_started)
             return outcome.conclude(supervision, death, self._spool)
         finally:
             child.kill()
             with self._lock:
                 self._running.pop(job.run_id, None)
-            if self._relay is not None and admitted is not None:
-                self._relay.dismiss(admitted)
             supervision.close()
 
     def kill(self, run_id: str, why: str) -> None:
@@ -162,6 +156,12 @@ class SandboxedRuntime:
         self._pool.close()
         if self._relay is not None:
             self._relay.close()
+
+    def _admit(self, child: Child) -> None:
+        """From now on the child reaches BTrDB: it opens its channel while it waits."""
+        if self._relay is not None and child.listener is not None:
+            relay, admitted = self._relay, self._relay.admit(child.listener)
+            child.listener, child.leave = None, lambda: relay.dismiss(admitted)
 
     def _start_zygote(self) -> Zygote:
         zygote = Zygote(self.runtime, self._access)

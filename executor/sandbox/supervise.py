@@ -209,7 +209,7 @@ class Supervision:
             seen.warned = True
             if limits.warning_s > 0:
                 with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(self.child.pidfd, signal.SIGTERM)
+                    signal.pidfd_send_signal(self.child.pidfd, signal.SIGXCPU)
         if not seen.loading and now - seen.handed_over_at > CONNECT_S and seen.cut is None:
             seen.away = f"BTrDB did not answer within {CONNECT_S:g} s"
 
@@ -245,7 +245,6 @@ def _hand_over(job: Job, access: Access) -> bytes:
         "arguments": dict(job.arguments),
         "documented": list(job.documented),
         "environment": dict(handler_environment(access, job.api_key)),
-        "endpoint": access.endpoint,
         "api_key": job.api_key,
         "rlimits": dict(rlimits.of_run(limits)),
         "wall_s": limits.wall_s,

@@ -14,7 +14,7 @@ import tempfile
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -49,6 +49,7 @@ class Child:
     pidfd: int = -1
     scratch: int = -1
     listener: socket.socket | None = None
+    leave: Callable[[], None] | None = None
     watch: Watch | None = None
     off: Mapping[str, str] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -70,7 +71,10 @@ class Child:
         raise SandboxLost("the zygote died" if self.lost else f"the child did not die within {timeout_s:g} s")
 
     def close(self) -> None:
-        """Closes what is open; the listener is the relay's once it was admitted."""
+        """Closes what is open; leaves the relay, whose the listener is once it was admitted."""
+        if self.leave is not None:
+            self.leave()
+            self.leave = None
         self.reader.close()
         self.channel.close()
         if self.listener is not None:

@@ -102,7 +102,7 @@ def test_a_handler_that_returns_in_time_after_the_warning_has_succeeded(run: Run
 
         try:
             time.sleep(3600)
-        except TimeoutError:
+        except Exception:
             return "half of it"
         return "all"
 
@@ -116,7 +116,7 @@ def test_a_handler_that_ignores_the_warning_is_killed(run: Run) -> None:
         import signal
         import time
 
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGXCPU, signal.SIG_IGN)
         while True:
             try:
                 time.sleep(3600)
