@@ -166,6 +166,8 @@ class _Machine:
         return items[::-1]
 
     def _tuple(self, length: int | None) -> None:
+        if length is not None and length > len(self._stack):
+            raise IndexError(f"a tuple of {length} from a stack of {len(self._stack)}")
         items = self._to_mark() if length is None else self._stack[len(self._stack) - length :]
         if length:
             del self._stack[len(self._stack) - length :]

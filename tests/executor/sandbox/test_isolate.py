@@ -293,7 +293,7 @@ def test_a_handler_can_end_the_processes_that_it_made(run: Run) -> None:
 
         sleeper = subprocess.Popen(["/bin/sleep", "3600"])
         sleeper.terminate()
-        codes = {sleeper.wait()}
+        codes: set[int | None] = {sleeper.wait()}
         for _ in range(50):  # at once: a Python handler of SIGTERM would lose what comes during the fork
             worker = multiprocessing.get_context("fork").Process(target=time.sleep, args=(3600,))
             worker.start()
