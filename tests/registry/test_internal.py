@@ -10,8 +10,7 @@ import pytest
 from ledger.events import Match, record_events
 from schemas.events import Event
 from schemas.generated import executorapi_pb2 as api
-
-from .conftest import HOOK, KEYS, TOKEN, Running, bearer, pickled, refusal
+from tests.registry_server import HOOK, KEYS, TOKEN, Running, bearer, pickled, refusal
 
 TRUSTED = bearer(TOKEN)
 

@@ -12,8 +12,7 @@ import pytest
 from ledger.credentials import unseal
 from schemas.generated import eventprocapi_pb2 as api
 from schemas.generated.eventprocapi_pb2_grpc import EventProcessingServiceStub
-
-from .conftest import BLOB_BYTES, HOOK, KEYS, Running, bearer, entry, pickled, refusal
+from tests.registry_server import BLOB_BYTES, HOOK, KEYS, Running, bearer, entry, pickled, refusal
 
 
 def test_hooks_are_listed_to_anyone_with_a_key(registry: Running) -> None:

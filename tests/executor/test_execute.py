@@ -1,0 +1,284 @@
+"""Task -> claim -> sandboxed run -> result, over a real registry and a real sandbox, with a broker in memory."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from executor.ask import Registry
+from executor.execute import Execute
+from executor.sandbox.job import MIB, Access, Runtime
+from executor.sandbox.runtime import SandboxedRuntime
+from executor.settings import ExecutorSettings
+from ledger.events import Match, record_events
+from ledger.runs import RunView, run_view
+from schemas.encoding import decode, encode
+from schemas.errors import TryLater
+from schemas.events import Event
+from schemas.records import Outcome, Result, Task, result_from, to_plain
+from schemas.topics import RESULTS, tasks_topic, topics
+from stream.memory import MemoryBroker
+from stream.messages import Message
+from tests.executor.sandbox.conftest import pickled
+from tests.registry_server import HOOK, KEYS, TOKEN, Running, running
+
+RUNTIME = "py3.11"
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedRuntime]:
+    spool = tmp_path_factory.mktemp("spool")
+    runtime = SandboxedRuntime(
+        Runtime(RUNTIME, Path(sys.executable)), Access(None), warm=1, scratch_bytes=64 * MIB, spool=spool
+    )
+    runtime.start()
+    yield runtime
+    runtime.close()
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Running]:
+    with running(tmp_path, first_wait_s=0.0) as started:
+        yield started
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    broker = MemoryBroker()
+    broker.admin().ensure_topics(topics((RUNTIME,), 1), 1, 8 * MIB)
+    return broker
+
+
+Make = Callable[..., Execute]
+
+
+@pytest.fixture
+def make(registry: Running, broker: MemoryBroker, sandbox: SandboxedRuntime, tmp_path: Path) -> Iterator[Make]:
+    """Makes executors, each with a boot of its own; they are stopped at the end."""
+    made: list[tuple[Execute, Registry]] = []
+
+    def start(**changed: Any) -> Execute:
+        settings = ExecutorSettings(
+            runtimes=f"{RUNTIME}={sys.executable}", registry=registry.internal, token_file=tmp_path / "none",
+            btrdb_endpoint="127.0.0.1:4411", memory_bytes=512 * MIB, wall_s=60, flush_timeout_s=0.2, **changed,
+        )  # fmt: skip
+        asks = Registry(registry.internal, lambda: TOKEN, registry.ca, 5.0, 64 * MIB)
+        execute = Execute(settings, asks, broker.producer(), {RUNTIME: sandbox}, uuid.uuid4().hex)
+        made.append((execute, asks))
+        return execute
+
+    yield start
+    for execute, asks in made:
+        execute.stop(0)
+        asks.close()
+
+
+@pytest.fixture
+def task(registry: Running) -> Callable[..., Message]:
+    """Registers a function, makes a run of it, and gives its task message."""
+
+    def make(handler: Callable[..., Any], name: str = "mine", runtime: str = RUNTIME) -> Message:
+        view = registry.register(name=name, blob=pickled(handler)).handler
+        event = Event(HOOK, str(uuid.uuid4()), ("north",), "a.zip", "", {"File": "a.zip", "DataSets": []})
+        with registry.ledger.write() as session:
+            (recorded,) = record_events(session, [(event, [Match(view.id, view.version, "alice", runtime)])])
+        (invited,) = recorded.invitations
+        value = encode("task", to_plain(Task(invited.run_id, "alice", runtime, HOOK, 0)))
+        return Message(tasks_topic(RUNTIME), 0, next(offsets), None, value, (), 0)
+
+    offsets = iter(range(1000))
+    return make
+
+
+def run_of(registry: Running, task: Message) -> RunView:
+    run_id = decode("task", task.value, task.headers)["run_id"]
+    with registry.ledger.read() as session:
+        view = run_view(session, run_id)
+    assert view is not None
+    return view
+
+
+def until(found: Callable[[], Any], what: str) -> Any:
+    """Waits for a condition; 60 s at most."""
+    deadline = time.monotonic() + 60
+    turn = threading.Event()
+    while time.monotonic() < deadline:
+        value = found()
+        if value:
+            return value
+        turn.wait(0.01)
+    raise AssertionError(f"waited in vain for {what}")
+
+
+def results(broker: MemoryBroker) -> list[Result]:
+    return [result_from(decode("result", m.value, m.headers)) for m in broker.messages(RESULTS)]
+
+
+def result(broker: MemoryBroker) -> Result:
+    until(lambda: results(broker), "a result")
+    (only,) = results(broker)
+    return only
+
+
+def test_a_task_is_claimed_run_reported_and_its_result_is_in_kafka(
+    registry: Running, broker: MemoryBroker, make: Make, task: Callable[..., Message]
+) -> None:
+    def handler(File: str, **kwargs: Any) -> str:
+        print("hello")
+        return File + " as " + hashlib.sha256(os.environ["BTRDB_API_KEY"].encode()).hexdigest()
+
+    message = task(handler)
+    assert make().handle([message]) == []
+
+    ended = result(broker)
+    assert (ended.outcome, ended.text) == (
+        Outcome.SUCCEEDED,
+        f"a.zip as {hashlib.sha256(KEYS['alice'].encode()).hexdigest()}",
+    )
+    assert ended.log == "hello\n" and ended.cpu_s > 0 and ended.ended_at_ns >= ended.started_at_ns > 0
+    until(lambda: run_of(registry, message).state == "reported", "the report")
+
+
+def test_the_same_batch_again_starts_nothing_again(
+    broker: MemoryBroker, make: Make, task: Callable[..., Message]
+) -> None:
+    execute, message = make(), task(lambda **kwargs: "once")
+    execute.handle([message])
+    execute.handle([message])
+    until(lambda: execute.free_slots() == 2, "the slots to be free")
+    execute.handle([message])
+
+    assert len(results(broker)) == 1
+
+
+def test_a_run_that_another_executor_holds_is_left_to_it(
+    registry: Running, make: Make, task: Callable[..., Message]
+) -> None:
+    def waits(**kwargs: Any) -> None:
+        __import__("time").sleep(60)
+
+    one, two, message = make(), make(), task(waits)
+    one.handle([message])
+
+    two.handle([message])
+
+    assert (one.free_slots(), two.free_slots()) == (1, 2)
+
+
+def test_a_task_that_cannot_be_read_is_named_and_the_others_go_on(
+    broker: MemoryBroker, make: Make, task: Callable[..., Message]
+) -> None:
+    bad = Message(tasks_topic(RUNTIME), 0, 999, None, b"\xff\x00no task", (), 0)
+
+    (rejected,) = make().handle([bad, task(lambda **kwargs: "ran")])
+
+    assert rejected.message == bad and rejected.reason
+    assert result(broker).text == "ran"
+
+
+def test_a_runtime_that_is_not_here_is_refused_by_naming_what_there_is(
+    broker: MemoryBroker, make: Make, task: Callable[..., Message]
+) -> None:
+    make().handle([task(lambda **kwargs: None, runtime="py3.7")])
+
+    ended = result(broker)
+    assert ended.outcome == Outcome.REFUSED
+    assert ended.error is not None and ended.error.message == "this executor has no runtime py3.7; it has py3.11"
+
+
+def test_a_registry_that_is_away_at_the_claim_leaves_the_batch_to_be_tried_again(
+    registry: Running, make: Make, task: Callable[..., Message]
+) -> None:
+    execute, message = make(registry_timeout_s=1), task(lambda **kwargs: None)
+    registry.servers.stop(0)
+
+    with pytest.raises(TryLater):
+        execute.handle([message])
+    assert execute.free_slots() == 2
+
+
+def test_a_result_waits_for_kafka_to_come_back(
+    registry: Running, broker: MemoryBroker, make: Make, task: Callable[..., Message]
+) -> None:
+    message = task(lambda **kwargs: "kept")
+    broker.away = True
+    execute = make()
+    execute.handle([message])
+    until(lambda: run_of(registry, message).state == "running", "the claim")
+    until(lambda: execute._begun, "the handler to begin")
+    assert results(broker) == []
+    broker.away = False
+
+    assert result(broker).text == "kept"
+
+
+def test_a_lease_that_somebody_else_has_taken_ends_the_handler_and_nothing_is_told(
+    registry: Running, broker: MemoryBroker, make: Make, task: Callable[..., Message], tmp_path: Path
+) -> None:
+    def waits(**kwargs: Any) -> None:
+        __import__("time").sleep(60)
+
+    execute, message = make(), task(waits)
+    execute.handle([message])
+    until(lambda: execute._begun, "the handler to begin")
+    with registry.ledger.write() as session:
+        session.execute(text("UPDATE run SET lease_hash = 'another'"))
+
+    execute.leases.turn()
+
+    until(lambda: execute.free_slots() == 2, "the slot to be free")
+    assert results(broker) == []
+
+
+def test_a_stopped_executor_lets_a_run_end_within_the_grace(
+    broker: MemoryBroker, make: Make, task: Callable[..., Message]
+) -> None:
+    def short(**kwargs: Any) -> str:
+        __import__("time").sleep(0.5)
+        return "finished"
+
+    execute = make()
+    execute.handle([task(short)])
+
+    assert execute.stop(60) == 0
+    assert execute.free_slots() == 0
+    assert result(broker).text == "finished"
+
+
+def test_what_has_not_ended_within_the_grace_is_handed_back_and_runs_elsewhere(
+    registry: Running, broker: MemoryBroker, make: Make, task: Callable[..., Message]
+) -> None:
+    def waits_the_first_time(**kwargs: Any) -> str:
+        __import__("time").sleep(60)
+        return "never"
+
+    execute, message = make(), task(waits_the_first_time)
+    execute.handle([message])
+    until(lambda: execute._begun, "the handler to begin")
+
+    assert execute.stop(0.01) == 1
+
+    assert run_of(registry, message).state == "queued"
+    assert results(broker) == []
+
+
+def test_a_handler_that_kills_itself_is_told_as_crashed(
+    broker: MemoryBroker, make: Make, task: Callable[..., Message]
+) -> None:
+    def dies(**kwargs: Any) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    make().handle([task(dies)])
+
+    assert result(broker).outcome == Outcome.CRASHED
