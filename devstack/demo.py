@@ -20,6 +20,7 @@ def demo(state: Path, archive: Path | None, tags: tuple[str, ...]) -> int:
         raise StoryFailed(f"there is no file {archive}")
     began = time.monotonic()
     kafka.fetch(tell.progress)
+    _clear(state)
     folder = state / f"demo-{os.getpid()}"
     stack = Stack(folder)
     try:
@@ -29,6 +30,10 @@ def demo(state: Path, archive: Path | None, tags: tuple[str, ...]) -> int:
     except StoryFailed as error:
         stack.stop()
         raise StoryFailed(f"{error}\n  what each process said is in {folder / 'logs'}") from error
+    except (KeyboardInterrupt, BrokenPipeError):  # nobody wants to know any more
+        stack.stop()
+        shutil.rmtree(folder)
+        raise
     except BaseException:
         stack.stop()
         raise
@@ -37,3 +42,10 @@ def demo(state: Path, archive: Path | None, tags: tuple[str, ...]) -> int:
     shutil.rmtree(folder)
     tell.well(f"The story went as it should, in {time.monotonic() - began:.0f} s. Nothing is left running.")
     return 0
+
+
+def _clear(state: Path) -> None:
+    """Removes what demos that failed or were killed have left."""
+    for folder in state.glob("demo-*"):
+        if not Path(f"/proc/{folder.name.removeprefix('demo-')}").exists():
+            shutil.rmtree(folder)

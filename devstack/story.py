@@ -24,6 +24,7 @@ from examples.make_comtrade import fault_archive
 from ledger import Ledger
 from ledger.outbox import RunView
 from ledger.runs import runs
+from notifier.explain import size
 from schemas.records import Outcome
 
 HOOK = "ctingress.on_complete"
@@ -181,10 +182,10 @@ class Story:
         tell.chapter(
             4,
             "Each ran in a sandbox of its own, as its user",
-            "No network but BTrDB, no files but its own, warm from the pool.\n",
+            "No network but BTrDB, no files but its own, warm from the pool. Memory: the peak on top of the warm interpreter.\n",
         )
         tell.table(
-            ("handler", "as", "ended", "waited", "ran", "CPU", "peak memory"),
+            ("handler", "as", "ended", "waited", "ran", "CPU", "memory"),
             [
                 (
                     f"{run.handler_name} v{run.handler_version}",
@@ -193,7 +194,7 @@ class Story:
                     f"{max(run.started_at_ns // 1_000_000 - run.queued_at_ms, 0)} ms",
                     f"{(run.ended_at_ns - run.started_at_ns) / 1e6:.0f} ms",
                     f"{run.cpu_s * 1000:.0f} ms",
-                    f"{run.peak_memory_bytes / 2**20:.0f} MiB",
+                    size(run.peak_memory_bytes),
                 )
                 for run in ended
             ],

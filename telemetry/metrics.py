@@ -24,9 +24,6 @@ consumer_lag = Gauge(
     "eventproc_consumer_lag", "Messages not yet taken, over this process's partitions", ["group", "topic"]
 )
 
-# ingress
-archives_total = Counter("eventproc_archives_total", "COMTRADE archives, by how their ingress ended", ["outcome"])
-
 # dispatcher
 events_dispatched_total = Counter("eventproc_events_dispatched_total", "Events dispatched for the first time", ["hook"])
 # not eventproc_runs_created_total: OpenMetrics keeps that name for the time at which eventproc_runs_total was created

@@ -31,10 +31,6 @@ def ingest(archive: Path, tags: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
 
 
-def request_id_of(road: Any, recipient: str) -> str:
-    return str(road.mail_to(recipient)["X-Eventproc-Request"])
-
-
 def test_the_hooks_are_told(road: Any) -> None:
     assert hooks(road.connection()) == ["ctingress.on_complete"]
 
