@@ -10,7 +10,7 @@ from pathlib import Path
 import btrdb
 from btrdb.exceptions import BTrDBError
 
-from ctingress.describe import Described, Unreadable
+from ctingress.describe import HOOK, Described, Unreadable
 from ctingress.ingest import Options, ingest, rfc3339
 from ctingress.open import Limits
 from ctingress.refuse import BadArchive
@@ -18,7 +18,7 @@ from ctingress.settings import IngressSettings
 from ctingress.when import check_zone
 from ctingress.write import NotWritten
 from schemas.errors import InvalidMessage, TryLater
-from stream.connect import open_broker
+from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
 from telemetry.settings import from_environment
 
@@ -35,12 +35,18 @@ def main() -> int:
     except (BTrDBError, OSError, ValueError) as error:
         return _say(f"BTrDB at {settings.btrdb_endpoint} cannot be used: {error}")
     broker = open_broker(stream_settings)
+    producer = broker.producer()
+    try:
+        open_book(stream_settings, broker.admin(), producer).publish([(HOOK, HOOK)])
+    except TryLater as error:
+        broker.close()
+        return _say(f"Kafka cannot be used: {error}; nothing was written or published")
     try:
         ingested = ingest(
             arguments.archive,
             Options(arguments.tags, arguments.prefix, arguments.timezone, arguments.request_id),
             connection,
-            broker.producer(),
+            producer,
             limits=Limits(settings.max_files, settings.max_bytes, settings.max_ratio),
             largest_message=stream_settings.max_message_bytes,
             timeout_s=settings.announce_timeout_s,

@@ -15,9 +15,9 @@ from dispatcher.sweep import Sweeper, guarded
 from ledger import Ledger
 from ledger.settings import LeaseSettings
 from schemas.contracts import hook_names
-from schemas.topics import topics
+from schemas.topics import DEAD_LETTERS, tasks_topic, topics
 from stream import loop
-from stream.connect import open_broker
+from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
 from telemetry import logs
 from telemetry.health import Health
@@ -34,10 +34,10 @@ def main() -> int:
     health = Health("dispatcher")
     from_environment(TelemetrySettings).serve(health)
     ledger = Ledger.open(settings.ledger_url)
-    broker = open_broker(from_environment(StreamSettings))
+    stream_settings = from_environment(StreamSettings)
+    broker = open_broker(stream_settings)
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     admin = broker.admin()
-    stream_settings = from_environment(StreamSettings)
     loop.until_ready(
         lambda: admin.ensure_topics(
             topics(sweeping.runtime_names()), stream_settings.replication, stream_settings.max_message_bytes
@@ -46,6 +46,10 @@ def main() -> int:
         "kafka",
         stop,
     )
+    producer = broker.producer()
+    book = open_book(stream_settings, admin, producer)
+    written = [("task", tasks_topic(name)) for name in sweeping.runtime_names()]
+    loop.until_ready(lambda: book.publish([*written, ("dead_letter", DEAD_LETTERS)]), health, "schemas", stop)
     failures: list[BaseException] = []
 
     def broke(error: BaseException) -> None:
@@ -57,7 +61,6 @@ def main() -> int:
     )
     thread = threading.Thread(target=guarded(lambda: sweeper.run(stop, health), broke), name="sweeper", daemon=True)
     thread.start()
-    producer = broker.producer()
     consumer = broker.consumer(hook_names(), settings.group, instance=settings.instance)
     step = Dispatch(ledger, producer, settings.flush_timeout_s)
     loop.run(
@@ -68,6 +71,8 @@ def main() -> int:
         health=health,
         stop=stop,
         max_records=settings.max_records,
+        book=book,
+        limits=stream_settings.limits(),
     )
     consumer.close()
     thread.join(timeout=10)

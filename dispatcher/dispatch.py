@@ -15,7 +15,7 @@ from ledger.handlers import matchable, revision
 from schemas.errors import InvalidMessage
 from schemas.events import Event, read_event
 from stream.broker import Producer
-from stream.loop import Rejected
+from stream.letters import Rejected
 from stream.messages import Message
 from telemetry import metrics
 

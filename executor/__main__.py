@@ -15,9 +15,9 @@ from executor.sandbox.job import Access
 from executor.sandbox.plan import REQUIRED
 from executor.sandbox.runtime import Runtime, SandboxedRuntime
 from executor.settings import ExecutorSettings, available_memory, check_memory
-from schemas.topics import tasks_topic
+from schemas.topics import DEAD_LETTERS, RESULTS, tasks_topic
 from stream import loop
-from stream.connect import open_broker
+from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
 from telemetry import logs, metrics
 from telemetry.health import Health
@@ -47,8 +47,13 @@ def main() -> int:
         settings.registry_timeout_s,
         settings.answer_bytes,
     )
-    broker = open_broker(from_environment(StreamSettings))
+    belt = from_environment(StreamSettings)
+    broker = open_broker(belt)
     producer = broker.producer()
+    book = open_book(belt, broker.admin(), producer)
+    loop.until_ready(
+        lambda: book.publish([("result", RESULTS), ("dead_letter", DEAD_LETTERS)]), health, "schemas", stop
+    )
     step = Execute(settings, registry, producer, runtimes, uuid.uuid4().hex)
     done = threading.Event()
     renewer = threading.Thread(target=step.leases.run, args=(done,), name="renewer", daemon=True)
@@ -63,6 +68,8 @@ def main() -> int:
         stop=stop,
         room=step.free_slots,
         wait_for_room=step.wait_for_slot,
+        book=book,
+        limits=belt.limits(),
     )
     consumer.close()  # others take over our partitions while begun runs go on
     step.stop(settings.grace_s)

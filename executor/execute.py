@@ -17,6 +17,7 @@ from executor.lease import Leases
 from executor.sandbox.job import BtrdbAway, Ended, Job, Limits, SandboxLost
 from executor.sandbox.runtime import SandboxedRuntime
 from executor.settings import ExecutorSettings
+from faults import point
 from schemas.contracts import documented_arguments
 from schemas.encoding import AVRO_TYPE, decode, encode
 from schemas.errors import InvalidMessage, TryLater
@@ -24,7 +25,7 @@ from schemas.generated import executorapi_pb2 as api
 from schemas.records import Outcome, Result, RunError, Task, Upload, task_from, to_plain
 from schemas.topics import RESULTS
 from stream.broker import Producer
-from stream.loop import Rejected
+from stream.letters import Rejected
 from stream.messages import Message
 from telemetry import metrics
 from telemetry.logs import bound
@@ -170,7 +171,9 @@ class Execute:
             blob = self._until_done(run_id, run, lambda: self._blobs.get(run.blob_digest))
         except NoSuchBlob:
             return self._refused(run_id, run, "the registry has lost the handler's code; register it again")
+        point("run.before_start")
         ended = runtime.run(self._job(run_id, run, blob, body), on_started=begun)
+        point("run.after_end")
         metrics.run_seconds.labels(runtime=run.runtime).observe(max(ended.ended_at_ns - ended.started_at_ns, 0) / 1e9)
         return _result_of(run_id, run.lease_id, self._settings.name, ended)
 

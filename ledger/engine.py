@@ -13,6 +13,7 @@ from cryptography.fernet import Fernet, MultiFernet
 from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.orm import Session
 
+from faults import point
 from schemas.errors import TryLater
 
 BUSY_S = 5.0
@@ -68,6 +69,8 @@ class Ledger:
         """One writing transaction, committed at the end, rolled back by an exception. Raises TryLater (busy, away)."""
         with _consequences(), Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
+            point("ledger.before_commit")
+        point("ledger.after_commit")
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:

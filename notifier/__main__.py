@@ -12,9 +12,9 @@ from ledger import Ledger
 from notifier.close import Close
 from notifier.send import Sender
 from notifier.settings import NotifierSettings
-from schemas.topics import RESULTS, topics
+from schemas.topics import DEAD_LETTERS, RESULTS, topics
 from stream import loop
-from stream.connect import open_broker
+from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
 from telemetry import logs
 from telemetry.health import Health
@@ -42,6 +42,9 @@ def main() -> int:
     loop.until_ready(
         lambda: admin.ensure_topics(wanted, belt.replication, belt.max_message_bytes), health, "kafka", stop
     )
+    producer = broker.producer()
+    book = open_book(belt, admin, producer)
+    loop.until_ready(lambda: book.publish([("dead_letter", DEAD_LETTERS)]), health, "schemas", stop)
     sender = Sender(ledger, settings, health)
     broken: list[BaseException] = []
 
@@ -55,7 +58,6 @@ def main() -> int:
 
     thread = threading.Thread(target=send, name="sender", daemon=True)
     thread.start()
-    producer = broker.producer()
     consumer = broker.consumer([RESULTS], settings.group, instance=settings.instance)
     try:
         loop.run(
@@ -66,6 +68,8 @@ def main() -> int:
             health=health,
             stop=stop,
             max_records=settings.max_records,
+            book=book,
+            limits=belt.limits(),
         )
     finally:
         sender.stop()

@@ -10,7 +10,7 @@ from ledger import Ledger, results
 from schemas.encoding import decode
 from schemas.errors import InvalidMessage
 from schemas.records import Result, result_from
-from stream.loop import Rejected
+from stream.letters import Rejected
 from stream.messages import Message
 from telemetry import metrics
 from telemetry.logs import bound

@@ -7,6 +7,7 @@ import ssl
 from types import TracebackType
 from typing import Self
 
+from faults import point
 from notifier.settings import NotifierSettings
 from schemas.errors import TryLater
 
@@ -62,7 +63,9 @@ class Conversation:
         self.connect()
         assert self._client is not None
         try:
+            point("smtp.before_data")
             self._client.sendmail(self._settings.sender, [recipient], message)
+            point("smtp.after_data")
         except smtplib.SMTPRecipientsRefused as error:
             code, said = error.recipients[recipient]
             if code == 421:

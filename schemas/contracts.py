@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import ChainMap
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -50,9 +51,46 @@ def contracts() -> Mapping[str, Contract]:
     return {**_load("hooks"), **_load("records")}
 
 
-@cache
+_learned: dict[bytes, Contract] = {}
+_ids: dict[int, Contract] = {}
+_written: dict[str, int] = {}
+# of the whole process, like the files beside this one: what a schema means does not depend on who asks
+
+
+def learn(contract: Contract) -> None:
+    """A schema that another program writes by: its messages can be read from now on."""
+    _learned[contract.fingerprint] = contract
+
+
+def learn_id(schema_id: int, contract: Contract) -> None:
+    """The same for an id of the Schema Registry."""
+    _ids[schema_id] = contract
+
+
+def write_with_id(name: str, schema_id: int) -> None:
+    """From now on encode() writes the contract of that name in the Schema Registry's framing, with this id."""
+    _written[name] = schema_id
+    _ids[schema_id] = contracts()[name]
+
+
+def written_id(name: str) -> int | None:
+    """The Schema Registry's id by which the contract is written; None without a registry."""
+    return _written.get(name)
+
+
+def by_id() -> Mapping[int, Contract]:
+    """The schemas of the Schema Registry that have been learned."""
+    return _ids
+
+
 def by_fingerprint() -> Mapping[bytes, Contract]:
-    """Every contract by fingerprint, those of earlier versions (history/<name>/<n>.avsc) too."""
+    """Every contract by fingerprint: the present ones, those of earlier versions, and those that were learned."""
+    return ChainMap(_learned, _own())  # type: ignore[arg-type]
+
+
+@cache
+def _own() -> Mapping[bytes, Contract]:
+    """The present contracts and those of earlier versions (history/<name>/<n>.avsc)."""
     known = {c.fingerprint: c for c in contracts().values()}
     for path in sorted((HERE / "history").glob("*/*.avsc")):
         old = contract_of(path.parent.name, json.loads(path.read_text()))

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import fastavro
 
-from schemas.contracts import Contract, by_fingerprint, contracts
+from schemas.contracts import Contract, by_fingerprint, by_id, contracts, written_id
 from schemas.errors import InvalidMessage
 from schemas.json_form import fit
 
@@ -22,7 +22,6 @@ AVRO_TYPE = b"application/avro"
 JSON_TYPE = b"application/json"
 
 Headers = Sequence[tuple[str, bytes]]
-SchemaById = Callable[[int], Contract]
 
 
 class UnknownSchema(InvalidMessage):
@@ -34,13 +33,15 @@ class UnknownSchema(InvalidMessage):
 
 
 def encode(name: str, plain: Mapping[str, Any]) -> bytes:
-    """The mapping in Avro single-object encoding by the contract of that name.
+    """The mapping by the contract of that name: in Avro single-object encoding, or in the Schema Registry's framing where the
+    process has registered the contract with one (contracts.write_with_id).
 
     Raises InvalidMessage when the mapping does not fit; its reason names the field.
     """
     contract = contracts()[name]
     out = io.BytesIO()
-    out.write(SINGLE_OBJECT + contract.fingerprint)
+    schema_id = written_id(name)
+    out.write(SINGLE_OBJECT + contract.fingerprint if schema_id is None else REGISTRY + schema_id.to_bytes(4, "big"))
     try:
         fastavro.schemaless_writer(out, contract.parsed, plain, strict=False)
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError) as error:
@@ -48,10 +49,10 @@ def encode(name: str, plain: Mapping[str, Any]) -> bytes:
     return out.getvalue()
 
 
-def decode(name: str, value: bytes | None, headers: Headers = (), by_id: SchemaById | None = None) -> dict[str, Any]:
+def decode(name: str, value: bytes | None, headers: Headers = ()) -> dict[str, Any]:
     """The message as a mapping by the present contract of that name (Avro's resolution rules).
 
-    value: the message's bytes; headers: its Kafka headers; by_id: how to find a schema of a Schema Registry.
+    value: the message's bytes; headers: its Kafka headers. Schemas of others have to be learned first (stream/schema_book.py).
     Raises InvalidMessage (reason, bytes), UnknownSchema for a fingerprint nobody here knows.
     """
     if not value:
@@ -61,20 +62,36 @@ def decode(name: str, value: bytes | None, headers: Headers = (), by_id: SchemaB
     kind = dict(headers).get("content-type", b"").split(b";")[0].strip()
     if kind.endswith(b"json") or value.lstrip()[:1] == b"{":
         return _decode_json(name, value)
-    if value.startswith(SINGLE_OBJECT):
-        writer = by_fingerprint().get(value[2:10])
+    fingerprint, schema_id = fingerprint_of(value), registry_id_of(value)
+    if fingerprint is not None:
+        writer = by_fingerprint().get(fingerprint)
         if writer is None:
-            raise UnknownSchema(value[2:10], value)
+            raise UnknownSchema(fingerprint, value)
         return _read(name, writer, value[10:], value)
-    if value.startswith(REGISTRY) and len(value) > 5:
-        if by_id is None:
-            raise InvalidMessage(f"{name}: framed for a Schema Registry, but no registry is configured", value)
-        return _read(name, by_id(int.from_bytes(value[1:5], "big")), value[5:], value)
+    if schema_id is not None:
+        writer = by_id().get(schema_id)
+        if writer is None:
+            raise InvalidMessage(
+                f"{name}: framed for a Schema Registry with schema id {schema_id}, which nobody here knows; "
+                "is EVENTPROC_SCHEMA_REGISTRY_URL set, and has that registry this id?",
+                value,
+            )
+        return _read(name, writer, value[5:], value)
     raise InvalidMessage(
         f"{name}: neither Avro single-object encoding (starts with c301) nor JSON (starts with '{{'): "
         f"starts with {value[:4].hex()}",
         value,
     )
+
+
+def fingerprint_of(value: bytes) -> bytes | None:
+    """The 8 bytes that name the schema of a single-object encoded value; None for any other value."""
+    return value[2:10] if value.startswith(SINGLE_OBJECT) and len(value) >= 10 else None
+
+
+def registry_id_of(value: bytes) -> int | None:
+    """The schema id in the Schema Registry's framing; None for any other value."""
+    return int.from_bytes(value[1:5], "big") if value.startswith(REGISTRY) and len(value) > 5 else None
 
 
 def _read(name: str, writer: Contract, body: bytes, value: bytes) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from schemas.contracts import hook_names
-from schemas.encoding import Headers, SchemaById, decode
+from schemas.encoding import Headers, decode
 from schemas.errors import InvalidMessage
 
 RUN_NAMESPACE = uuid.UUID("6f0c5d0a-93c1-5b0e-8f57-6d1f2f7f2a41")
@@ -37,14 +37,14 @@ class Event:
         return json.dumps(self.arguments, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def read_event(hook: str, value: bytes | None, headers: Headers = (), by_id: SchemaById | None = None) -> Event:
+def read_event(hook: str, value: bytes | None, headers: Headers = ()) -> Event:
     """The event that a message of the hook's topic carries.
 
     Raises InvalidMessage naming the field that is wrong.
     """
     if hook not in hook_names():
         raise InvalidMessage(f"no hook is called {hook!r}; there are: {', '.join(hook_names())}", value or b"")
-    plain = decode(hook, value, headers, by_id)
+    plain = decode(hook, value, headers)
     try:
         return event_from(hook, plain)
     except ValueError as error:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Protocol
 
 from schemas.topics import Topic
-from stream.messages import Message
+from stream.messages import Message, Place
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -55,7 +55,25 @@ class Consumer(Protocol):
     def resume_all(self) -> None:
         """Ends pause_all()."""
 
-    def assignment(self) -> frozenset[tuple[str, int]]:
+    def hold(self, first: Message) -> None:
+        """From now on poll() gives nothing of this message's partition; after release() it goes on with this message.
+
+        A partition that goes to another member is no longer held. One that is not ours is left alone.
+        """
+
+    def release(self, place: Place) -> None:
+        """Ends hold() for the partition."""
+
+    def mark(self, first: Message, note: str) -> None:
+        """Keeps a note (up to 4,000 bytes) with the committed offset, which becomes this message's; blocks. Raises TryLater.
+
+        The next commit() of the partition clears it. Nothing happens when the partition has gone to another member.
+        """
+
+    def note(self, place: Place) -> str:
+        """The note that was left with the partition's committed offset, by whomever; '' when there is none. Raises TryLater."""
+
+    def assignment(self) -> frozenset[Place]:
         """The (topic, partition) pairs that this member has."""
 
     def lag(self) -> Mapping[str, int]:
@@ -73,6 +91,9 @@ class Admin(Protocol):
 
     def end_offsets(self, topic: str) -> Mapping[int, int]:
         """The next offset of each partition. A topic that does not exist is TryLater: somebody is about to make it."""
+
+    def read(self, topic: str) -> Iterator[Message]:
+        """All that the topic holds now, partition by partition, in no group. A topic that does not exist is TryLater."""
 
     def committed(self, group: str, topic: str) -> Mapping[int, int]:
         """What the group has committed, by partition; a partition without a commit is absent."""

@@ -12,11 +12,12 @@ import structlog
 from kafka import KafkaProducer
 from kafka import errors as kafka_errors
 
+from faults import point
 from schemas.errors import InvalidMessage, TryLater
 from stream.broker import Admin, Consumer, Headers, Producer
 from stream.kafka_admin import KafkaDesk
-from stream.kafka_errors import HEALS, LOST_COUNT, consequences, explained
 from stream.kafka_member import KafkaMember
+from stream.kafka_words import HEALS, LOST_COUNT, consequences, explained
 from stream.settings import StreamSettings
 from stream.sizes import ENVELOPE_BYTES, OVERHEAD_BYTES, value_limit
 
@@ -47,6 +48,7 @@ class KafkaSender:
                 value,
             )
         client = self._connected()
+        point("produce.before_send")
         try:
             with consequences():
                 future = client.send(topic, value=value, key=key, headers=list(headers))
@@ -61,6 +63,7 @@ class KafkaSender:
         waiting = self._unacknowledged()
         self._sent.futures = []
         deadline = time.monotonic() + timeout_s
+        point("produce.before_flush")
         for client, future, topic, value in waiting:
             try:
                 future.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -75,6 +78,7 @@ class KafkaSender:
             except kafka_errors.KafkaError as error:
                 self._unless_given_up(client, error)
                 raise
+        point("produce.after_flush")
 
     def close(self) -> None:
         with self._lock:

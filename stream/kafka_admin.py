@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import structlog
-from kafka import KafkaAdminClient, TopicPartition
+from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 
 from schemas.errors import TryLater
 from schemas.topics import Topic
-from stream.kafka_errors import consequences
+from stream.kafka_words import consequences, message_of
+from stream.messages import Message
 from stream.settings import StreamSettings
-from stream.sizes import batch_limit
+from stream.sizes import ENVELOPE_BYTES, OVERHEAD_BYTES, batch_limit
 
 log = structlog.get_logger()
+
+QUIET_S = 15.0
 
 
 class KafkaDesk:
@@ -73,6 +77,41 @@ class KafkaDesk:
                 raise TryLater(f"kafka: there is no topic {topic}")
             found = client.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
             return {place.partition: at.offset for place, at in found.items()}
+
+    def read(self, topic: str) -> Iterator[Message]:
+        ends = {TopicPartition(topic, number): end for number, end in self.end_offsets(topic).items()}
+        settings = self._settings
+        with consequences():
+            client = KafkaConsumer(
+                **settings.connection(),
+                group_id=None,
+                enable_auto_commit=False,
+                allow_auto_create_topics=False,
+                max_partition_fetch_bytes=settings.max_message_bytes + ENVELOPE_BYTES + OVERHEAD_BYTES,
+                bootstrap_timeout_ms=settings.request_timeout_ms,
+            )
+        try:
+            client.assign(list(ends))
+            with consequences():
+                client.seek_to_beginning(*ends)
+            yield from self._to_the_ends(client, ends)
+        finally:
+            client.close()
+
+    @staticmethod
+    def _to_the_ends(client: Any, ends: Mapping[Any, int]) -> Iterator[Message]:
+        deadline = time.monotonic() + QUIET_S
+        while any(client.position(place) < end for place, end in ends.items()):
+            with consequences():
+                found = client.poll(timeout_ms=500)
+            if found:
+                deadline = time.monotonic() + QUIET_S
+            elif time.monotonic() > deadline:
+                raise TryLater(
+                    f"kafka: nothing more came for {QUIET_S:.0f} s before the end of {next(iter(ends)).topic}"
+                )
+            for place, records in found.items():
+                yield from (message_of(record) for record in records if record.offset < ends[place])
 
     def committed(self, group: str, topic: str) -> Mapping[int, int]:
         with self._asking() as client:

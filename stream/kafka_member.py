@@ -14,9 +14,10 @@ from kafka.consumer.subscription_state import ConsumerRebalanceListener
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.structs import OffsetAndMetadata
 
+from faults import point
 from schemas.errors import TryLater
-from stream.kafka_errors import MOVED, consequences
-from stream.messages import Message
+from stream.kafka_words import MOVED, consequences, message_of
+from stream.messages import Message, Place
 from stream.settings import StreamSettings
 from stream.sizes import ENVELOPE_BYTES, MIB, OVERHEAD_BYTES
 
@@ -59,6 +60,7 @@ class KafkaMember:
         self._instance = instance
         self._client: Any = None
         self._paused = False
+        self._held: set[Any] = set()
         self._store: deque[Message] = deque()
         self._given: dict[
             Any, int
@@ -96,9 +98,49 @@ class KafkaMember:
     def resume_all(self) -> None:
         self._paused = False
         if self._client is not None:
-            self._client.resume(*self._client.assignment())
+            self._client.resume(*(self._client.assignment() - self._held))
 
-    def assignment(self) -> frozenset[tuple[str, int]]:
+    def hold(self, first: Message) -> None:
+        place = TopicPartition(first.topic, first.partition)
+        if self._client is None or place not in self._client.assignment():
+            return
+        self._held.add(place)
+        self._client.pause(place)
+        self._client.seek(place, first.offset)
+        self._store = deque(m for m in self._store if (m.topic, m.partition) != (first.topic, first.partition))
+        self._given[place] = first.offset
+
+    def release(self, place: Place) -> None:
+        partition = TopicPartition(*place)
+        if partition in self._held:
+            self._held.discard(partition)
+            if self._client is not None and not self._paused and partition in self._client.assignment():
+                self._client.resume(partition)
+
+    def mark(self, first: Message, note: str) -> None:
+        place = TopicPartition(first.topic, first.partition)
+        if self._client is None or place not in self._client.assignment():
+            return
+        try:
+            with consequences():
+                self._client.commit(
+                    {place: OffsetAndMetadata(first.offset, note, -1)}, timeout_ms=self._settings.request_timeout_ms
+                )
+        except MOVED as error:
+            log.info("note not left while the group rebalances", group=self._group, reason=str(error))
+            return
+        self._owed.pop(place, None)
+
+    def note(self, place: Place) -> str:
+        if self._client is None:
+            return ""
+        with consequences():
+            found = self._client.committed(
+                TopicPartition(*place), metadata=True, timeout_ms=self._settings.request_timeout_ms
+            )
+        return str(found.metadata or "") if found is not None else ""
+
+    def assignment(self) -> frozenset[Place]:
         if self._client is None:
             return frozenset()
         return frozenset((place.topic, place.partition) for place in self._client.assignment())
@@ -139,6 +181,7 @@ class KafkaMember:
         if places:
             log.info("partitions revoked", group=self._group, partitions=_names(places))
         self._store = deque(m for m in self._store if TopicPartition(m.topic, m.partition) not in places)
+        self._held -= places
         for place in places:
             self._given.pop(place, None)
             self._owed.pop(place, None)
@@ -187,17 +230,18 @@ class KafkaMember:
             with consequences():
                 found = client.poll(timeout_ms=0, max_records=ALL)  # a partition that has just come is not paused
         finally:
-            client.resume(*client.assignment())
+            client.resume(*(client.assignment() - self._held))
         self._keep(found)
 
     def _keep(self, found: Mapping[Any, Sequence[Any]]) -> None:
         self._polled_at = time.monotonic()
-        self._store.extend(_message(record) for records in found.values() for record in records)
+        self._store.extend(message_of(record) for records in found.values() for record in records)
 
     def _pay(self, timeout_ms: int) -> None:
         if not self._owed or self._client is None:
             return
         offsets = {place: OffsetAndMetadata(offset, "", -1) for place, offset in self._owed.items()}
+        point("offset.before_commit")
         try:
             with consequences():
                 self._client.commit(offsets, timeout_ms=timeout_ms)
@@ -206,12 +250,8 @@ class KafkaMember:
             log.info("offsets not committed while the group rebalances", group=self._group, reason=str(error))
             return
         self._owed.clear()
+        point("offset.after_commit")
 
 
 def _names(places: Iterable[Any]) -> list[str]:
     return sorted(f"{place.topic}/{place.partition}" for place in places)
-
-
-def _message(record: Any) -> Message:
-    headers = tuple((name, value if value is not None else b"") for name, value in record.headers)
-    return Message(record.topic, record.partition, record.offset, record.key, record.value, headers, record.timestamp)

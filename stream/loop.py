@@ -5,7 +5,6 @@ InvalidMessage -> dead letter; TryLater -> back off, then the same batch; anythi
 
 from __future__ import annotations
 
-import dataclasses
 import random
 import threading
 import time
@@ -15,12 +14,14 @@ from typing import Protocol
 
 import structlog
 
-from schemas.encoding import AVRO_TYPE, encode
-from schemas.errors import InvalidMessage, TryLater
-from schemas.records import DeadLetter, to_plain
-from schemas.topics import DEAD_LETTERS
+from schemas.errors import TryLater
 from stream.broker import Consumer, Producer
-from stream.messages import Message
+from stream.hold import Holds
+from stream.letters import Rejected, send_letter
+from stream.messages import Message, Place
+from stream.poison import Suspects
+from stream.schema_book import SchemaBook
+from stream.share import Share
 from telemetry import metrics
 from telemetry.health import Health
 
@@ -31,16 +32,19 @@ LONGEST_WAIT_S = 10.0
 TURN_S = 0.1
 FLUSH_S = 30.0
 LAG_EVERY_S = 5.0
-LONGEST_REASON = 10_000
-KEPT_BYTES = 1024 * 1024  # of a message that is too large for a dead letter
 
 
 @dataclass(frozen=True)
-class Rejected:
-    """A message that can never be read, and why."""
+class Limits:
+    """When a message, or a partition, is given up. Times in seconds.
 
-    message: Message
-    reason: str
+    unreadable_share of the last unreadable_window messages: above it a partition is held, and looked at again every held_s.
+    """
+
+    unreadable_share: float = 0.5
+    unreadable_window: int = 100
+    held_s: float = 60.0
+    schema_look_s: float = 1.0
 
 
 class Step(Protocol):
@@ -62,6 +66,8 @@ def run(
     poll_s: float = 0.5,
     room: Callable[[], int] | None = None,
     wait_for_room: Callable[[float], None] | None = None,
+    book: SchemaBook | None = None,
+    limits: Limits = Limits(),
 ) -> None:
     """Polls, handles, commits, until stop is set; then the batch in hand is finished and the call returns.
 
@@ -69,13 +75,16 @@ def run(
     wait_for_room(seconds). Offsets are committed only after handle() has returned and the dead letters are acknowledged.
     While TryLater lasts the same batch is tried again, after waits that grow from 0.1 s to 10 s, and the consumer stays a
     member of its group. A batch that cannot be done before stop is set is left to the next member.
-    Raises whatever else handle() raises.
+    book: where schemas are looked up that are not known here; without one such a message is a dead letter at once.
+    Raises whatever else handle() raises; the messages in hand are then suspect, see stream/poison.py.
     """
     lag = _Lag(consumer, group)
     backoff = _Backoff(consumer, lag, health, stop)
+    work = _Work(consumer, step, dead_letters, group, Holds(consumer, health), book, limits)
     while not stop.is_set():
         health.turn()
         lag.measure()
+        work.holds.turn()
         free = max_records if room is None else min(room(), max_records)
         if free <= 0:
             _idle(consumer, backoff, wait_for_room)
@@ -87,9 +96,11 @@ def run(
             health.ready("kafka", False, error.reason)
             stop.wait(TURN_S)  # no longer: the client backs off by itself, and is to be back as soon as the broker is
             continue
-        if batch:
-            _until_done(lambda batch=batch: _one(consumer, step, batch, dead_letters, group), backoff, stop)  # type: ignore[misc]
+        work.take(batch)
+        while work.left and not stop.is_set():
+            _once(work, backoff)
         backoff.reset()
+    work.leave()
 
 
 def until_ready(work: Callable[[], None], health: Health, name: str, stop: threading.Event) -> None:
@@ -108,63 +119,110 @@ def until_ready(work: Callable[[], None], health: Health, name: str, stop: threa
             wait = min(wait * 2, LONGEST_WAIT_S)
 
 
-def _one(consumer: Consumer, step: Step, batch: Sequence[Message], dead_letters: Producer, group: str) -> None:
-    rejected = step.handle(batch)
-    for one in rejected:
-        _send_letter(dead_letters, _letter(one, group))
-    if rejected:
-        dead_letters.flush(FLUSH_S)
-    consumer.commit(batch)
-    for one in rejected:
+class _Work:
+    """The batch in hand, part by part, through schemas, suspicion, the step, judgement and commit."""
+
+    def __init__(
+        self,
+        consumer: Consumer,
+        step: Step,
+        dead_letters: Producer,
+        group: str,
+        holds: Holds,
+        book: SchemaBook | None,
+        limits: Limits,
+    ) -> None:
+        self.holds = holds
+        self.left: list[Callable[[], None]] = []
+        self._consumer = consumer
+        self._step = step
+        self._dead_letters = dead_letters
+        self._group = group
+        self._book = book
+        self._limits = limits
+        self._suspects = Suspects(consumer)
+        self._share = Share(limits.unreadable_window, limits.unreadable_share)
+
+    def take(self, batch: Sequence[Message]) -> None:
+        """A batch has come; left is what has to be done with it, in order. Every piece may be done again."""
+        self.left = [lambda: self._sort(batch)] if batch else []
+
+    def leave(self) -> None:
+        """Nothing more is done with the batch in hand, or not for now: no stop of the process is to be suspected of it."""
+        try:
+            self._suspects.leave()
+        except TryLater as error:
+            log.info("notes not taken back", reason=error.reason)
+
+    def _sort(self, batch: Sequence[Message]) -> None:
+        known = self._with_known_schemas(batch)
+        self._suspects.look(known)
+        self.left.extend(lambda part=part: self._handle(part) for part in self._suspects.parts(known))  # type: ignore[misc]
+
+    def _with_known_schemas(self, batch: Sequence[Message]) -> Sequence[Message]:
+        if self._book is None:
+            return batch
+        known: list[Message] = []
+        waiting: set[Place] = set()
+        for message in batch:
+            place = (message.topic, message.partition)
+            if place in waiting:
+                continue
+            reason = self._book.missing(message)
+            if reason:
+                waiting.add(place)
+                self.holds.hold(message, self._limits.schema_look_s, reason)
+            else:
+                known.append(message)
+        return known
+
+    def _handle(self, part: Sequence[Message]) -> None:
+        poison = self._suspects.begin(part)
+        try:
+            rejected = [poison] if poison is not None else self._step.handle(part)
+        except TryLater:
+            raise
+        except Exception as error:
+            log.exception("the process stops", messages=[f"{m.topic}/{m.partition}/{m.offset}" for m in part[:10]])
+            try:
+                self._suspects.stopped(part, error)
+            except TryLater as away:
+                log.warning("what the process stopped on could not be noted", reason=away.reason)
+            raise
+        judged = self._share.judge(part, rejected)
+        for one in judged.letters:
+            send_letter(self._dead_letters, one, self._group)
+        if judged.letters:
+            self._dead_letters.flush(FLUSH_S)
+        if judged.done:
+            self._consumer.commit(judged.done)
+        self._suspects.done(part)
+        self._share.note(judged)
+        for one in judged.stopped:
+            self.holds.hold(one.message, self._limits.held_s, one.reason)
+        _tell(judged.done, judged.letters)
+
+
+def _tell(done: Sequence[Message], letters: Sequence[Rejected]) -> None:
+    for one in letters:
         place = f"{one.message.topic}/{one.message.partition}/{one.message.offset}"
         log.error("dead letter", message=place, reason=one.reason)
-    metrics.dead_letters_total.inc(len(rejected))
-    bad = {(one.message.topic, one.message.partition, one.message.offset) for one in rejected}
-    for message in batch:
+    metrics.dead_letters_total.inc(len(letters))
+    bad = {(one.message.topic, one.message.partition, one.message.offset) for one in letters}
+    for message in done:
         outcome = "rejected" if (message.topic, message.partition, message.offset) in bad else "consumed"
         metrics.messages_total.labels(topic=message.topic, outcome=outcome).inc()
 
 
-def _letter(rejected: Rejected, group: str) -> DeadLetter:
-    m = rejected.message
-    return DeadLetter(
-        m.topic,
-        m.partition,
-        m.offset,
-        m.key,
-        m.value,
-        m.headers,
-        group,
-        rejected.reason[:LONGEST_REASON],
-        time.time_ns(),
-    )
-
-
-def _send_letter(dead_letters: Producer, letter: DeadLetter) -> None:
-    headers = [("content-type", AVRO_TYPE), ("ce_type", b"eventproc.dead_letter")]
-    key = letter.topic.encode()
+def _once(work: _Work, backoff: _Backoff) -> None:
+    """The next piece of work: done and gone, or put off and still there."""
     try:
-        dead_letters.send(DEAD_LETTERS, encode("dead_letter", to_plain(letter)), key=key, headers=headers)
-    except InvalidMessage:  # a compressed batch may hold messages far above the limit
-        size = len(letter.value or b"")
-        short = dataclasses.replace(
-            letter,
-            key=(letter.key or b"")[:KEPT_BYTES],
-            value=(letter.value or b"")[:KEPT_BYTES],
-            headers=(),
-            reason=f"{letter.reason} [of its {size} bytes only the first {KEPT_BYTES} are kept, and no headers]",
-        )
-        dead_letters.send(DEAD_LETTERS, encode("dead_letter", to_plain(short)), key=key, headers=headers)
-
-
-def _until_done(work: Callable[[], None], backoff: _Backoff, stop: threading.Event) -> None:
-    while not stop.is_set():
-        try:
-            work()
-            backoff.health.ready("work", True)
-            return
-        except TryLater as error:
-            backoff.wait(error)
+        work.left[0]()
+        backoff.health.ready("work", True)
+        work.left.pop(0)
+    except TryLater as error:
+        work.leave()
+        backoff.wait(error)
 
 
 def _idle(consumer: Consumer, backoff: _Backoff, wait_for_room: Callable[[float], None] | None) -> None:

@@ -6,15 +6,13 @@ import threading
 import time
 import zlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from schemas.errors import InvalidMessage, TryLater
 from schemas.topics import Topic
 from stream.broker import Admin, Consumer, Headers, Producer
-from stream.messages import Message
+from stream.messages import Message, Place
 from stream.sizes import value_limit
-
-Place = tuple[str, int]
 
 
 class MemoryBroker:
@@ -27,6 +25,7 @@ class MemoryBroker:
         self.logs: dict[Place, list[Message]] = {}
         self.partitions: dict[str, int] = {}
         self.commits: dict[str, dict[Place, int]] = defaultdict(dict)
+        self.notes: dict[str, dict[Place, str]] = defaultdict(dict)
         self.members: dict[str, list[MemoryMember]] = defaultdict(list)
 
     def producer(self) -> Producer:
@@ -120,6 +119,7 @@ class MemoryMember:
         self._positions: dict[Place, int] = {}
         self._begun: dict[Place, int] = {}  # where the partition stood when it came here
         self._paused = False
+        self._held: set[Place] = set()
         self._closed = False
         self.owned: set[Place] = set()
         with broker.changed:
@@ -138,6 +138,7 @@ class MemoryMember:
     def lose(self, places: set[Place]) -> None:
         """Partitions go to others."""
         self.owned -= places
+        self._held -= places
 
     def poll(self, timeout_s: float, max_records: int) -> list[Message]:
         deadline = time.monotonic() + timeout_s
@@ -154,7 +155,7 @@ class MemoryMember:
 
     def _next(self, max_records: int) -> list[Message]:
         found: list[Message] = []
-        for place in sorted(self.owned):
+        for place in sorted(self.owned - self._held):
             at = self._positions[place]
             new = self._broker.logs.get(place, [])[at : at + max_records - len(found)]
             self._positions[place] = at + len(new)
@@ -171,12 +172,35 @@ class MemoryMember:
                 place = (message.topic, message.partition)
                 if place in self.owned and self._begun[place] <= message.offset < self._positions[place]:
                     done[place] = max(done.get(place, 0), message.offset + 1)
+                    self._broker.notes[self._group].pop(place, None)
 
     def pause_all(self) -> None:
         self._paused = True
 
     def resume_all(self) -> None:
         self._paused = False
+
+    def hold(self, first: Message) -> None:
+        place = (first.topic, first.partition)
+        if place in self.owned:
+            self._held.add(place)
+            self._positions[place] = first.offset
+
+    def release(self, place: Place) -> None:
+        self._held.discard(place)
+
+    def mark(self, first: Message, note: str) -> None:
+        with self._broker.changed:
+            self._broker.answer()
+            place = (first.topic, first.partition)
+            if place in self.owned:
+                self._broker.commits[self._group][place] = first.offset
+                self._broker.notes[self._group][place] = note
+
+    def note(self, place: Place) -> str:
+        with self._broker.changed:
+            self._broker.answer()
+            return self._broker.notes[self._group].get(place, "")
 
     def assignment(self) -> frozenset[Place]:
         with self._broker.changed:
@@ -216,6 +240,12 @@ class MemoryDesk:
         with self._broker.changed:
             self._broker.answer()
             return {n: len(self._broker.logs.get((topic, n), [])) for n in range(self._broker.count(topic))}
+
+    def read(self, topic: str) -> Iterator[Message]:
+        with self._broker.changed:
+            self._broker.answer()
+            self._broker.count(topic)
+            return iter(self._broker.messages(topic))
 
     def committed(self, group: str, topic: str) -> Mapping[int, int]:
         with self._broker.changed:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+Place = tuple[str, int]
+"""A topic and a partition of it."""
+
 
 @dataclass(frozen=True)
 class Message:

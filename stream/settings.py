@@ -8,6 +8,8 @@ from typing import Any
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from stream.loop import Limits
+from stream.schema_registry import SchemaRegistry
 from stream.sizes import MIB
 
 
@@ -27,6 +29,19 @@ class StreamSettings(BaseSettings):
     session_timeout_ms: int = Field(15_000, ge=6000)
     max_poll_interval_ms: int = Field(300_000, ge=1000, description="a loop that hangs for longer loses its partitions")
 
+    unreadable_share: float = Field(
+        0.5, gt=0, le=1, description="of recent messages: a partition with more is held, not dead-lettered; 1: never"
+    )
+    unreadable_window: int = Field(100, ge=100, description="how many messages count as recent")
+    held_s: float = Field(60.0, gt=0, description="between two looks at a held partition")
+    schema_wait_s: float = Field(60.0, ge=0, description="how old a message with an unknown schema may become")
+    schema_registry_url: str = Field(
+        "", validation_alias="EVENTPROC_SCHEMA_REGISTRY_URL", description="read and write its framing; empty: none"
+    )
+    schema_registry_user: str = Field("", validation_alias="EVENTPROC_SCHEMA_REGISTRY_USER")
+    schema_registry_password: SecretStr = Field(SecretStr(""), validation_alias="EVENTPROC_SCHEMA_REGISTRY_PASSWORD")
+    schema_registry_ca: Path | None = Field(None, validation_alias="EVENTPROC_SCHEMA_REGISTRY_CA")
+
     security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
     sasl_mechanism: str | None = None
     sasl_username: str | None = None
@@ -35,6 +50,17 @@ class StreamSettings(BaseSettings):
     ssl_certfile: Path | None = None
     ssl_keyfile: Path | None = None
     ssl_password: SecretStr | None = Field(None, description="of the key file")
+
+    def limits(self) -> Limits:
+        """The same as the loop takes them."""
+        return Limits(self.unreadable_share, self.unreadable_window, self.held_s)
+
+    def schema_registry(self) -> SchemaRegistry | None:
+        """The Schema Registry, when there is one."""
+        if not self.schema_registry_url:
+            return None
+        password = self.schema_registry_password.get_secret_value()
+        return SchemaRegistry(self.schema_registry_url, self.schema_registry_user, password, self.schema_registry_ca)
 
     def connection(self) -> dict[str, Any]:
         """What every Kafka client needs, as kafka-python names it."""

@@ -24,6 +24,11 @@ consumer_lag = Gauge(
     "eventproc_consumer_lag", "Messages not yet taken, over this process's partitions", ["group", "topic"]
 )
 
+partitions_held = Gauge(
+    "eventproc_partitions_held",
+    "Partitions of this process that wait for a schema, or for somebody to see to bad messages",
+)
+
 # dispatcher
 events_dispatched_total = Counter("eventproc_events_dispatched_total", "Events dispatched for the first time", ["hook"])
 # not eventproc_runs_created_total: OpenMetrics keeps that name for the time at which eventproc_runs_total was created

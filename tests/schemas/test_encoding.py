@@ -6,7 +6,7 @@ import fastavro
 import pytest
 from fastavro.schema import fingerprint, to_parsing_canonical_form
 
-from schemas.contracts import by_fingerprint, contract_of, contracts, documented_arguments, hook_names
+from schemas.contracts import by_fingerprint, contract_of, contracts, documented_arguments, hook_names, learn_id
 from schemas.encoding import UnknownSchema, decode, encode
 from schemas.errors import InvalidMessage
 from schemas.events import read_event, run_id
@@ -130,7 +130,7 @@ def test_a_json_event_that_does_not_fit_is_told_where_and_what_would_be_right(
         (b"", "empty"),
         (b"hello", "neither Avro"),
         (b"{", "not readable as JSON"),
-        (b"\x00\x00\x00\x00\x07abc", "no registry is configured"),
+        (b"\x00\x00\x00\x00\x07abc", "is EVENTPROC_SCHEMA_REGISTRY_URL set"),
         (b"\xc3\x01" + bytes(8) + b"abc", "unknown Avro schema"),
         (b"[" * 100_000, "neither Avro"),
         (b"{" + b'"a":[' * 100_000, "not readable as JSON"),
@@ -164,14 +164,13 @@ def test_a_schema_registry_s_message_is_read_with_the_schema_it_names() -> None:
 
     body = io.BytesIO()
     fastavro.schemaless_writer(body, writer.parsed, plain)
-    asked: list[int] = []
+    learn_id(7, writer)
 
-    def by_id(number: int) -> object:
-        asked.append(number)
-        return writer
-
-    assert decode("task", b"\x00\x00\x00\x00\x07" + body.getvalue(), by_id=by_id) == plain  # type: ignore[arg-type]
-    assert asked == [7]
+    assert decode("task", b"\x00\x00\x00\x00\x07" + body.getvalue()) == plain
+    with pytest.raises(
+        InvalidMessage, match="schema id 8, which nobody here knows; is EVENTPROC_SCHEMA_REGISTRY_URL set"
+    ):
+        decode("task", b"\x00\x00\x00\x00\x08" + body.getvalue())
 
 
 def test_results_and_dead_letters_come_back_as_they_were() -> None:

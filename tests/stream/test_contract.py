@@ -218,3 +218,59 @@ def test_each_thread_flushes_its_own_messages(belt: Any) -> None:
         thread.join()
 
     assert len(polled(belt.broker.consumer([belt.topic], belt.group), 80)) == 80
+
+
+def test_a_held_partition_gives_nothing_while_the_others_go_on_and_comes_again_from_that_message(belt: Any) -> None:
+    producer, consumer = belt.broker.producer(), belt.broker.consumer([belt.topic], belt.group)
+    for number in range(60):
+        producer.send(belt.topic, b"%d" % number, key=b"%d" % number)
+    producer.flush(10)
+    messages = polled(consumer, 60)
+    held = next(m for m in messages if sum(n.partition == m.partition for n in messages) > 1)
+    consumer.hold(held)
+
+    producer.send(belt.topic, b"more", key=held.key)
+    others = next(m for m in messages if m.partition != held.partition)
+    producer.send(belt.topic, b"other", key=others.key)
+    producer.flush(10)
+    assert [m.value for m in polled(consumer, 1)] == [b"other"]
+    assert nothing_comes(consumer)
+    consumer.pause_all()
+    consumer.resume_all()
+    assert nothing_comes(consumer)
+
+    consumer.release((held.topic, held.partition))
+    again = [m for m in messages if m.partition == held.partition and m.offset >= held.offset]
+    assert [m.value for m in polled(consumer, len(again) + 1)] == [*(m.value for m in again), b"more"]
+
+
+def test_a_note_stays_with_the_offset_for_the_next_member_until_a_commit_clears_it(belt: Any) -> None:
+    producer, first = belt.broker.producer(), belt.broker.consumer([belt.topic], belt.group)
+    for number in range(2):
+        producer.send(belt.topic, b"%d" % number, key=b"k")
+    producer.flush(10)
+    one, two = polled(first, 2)
+    place = (one.topic, one.partition)
+    assert first.note(place) == ""
+    first.mark(one, "stopped here")
+    first.close()
+
+    second = belt.again().consumer([belt.topic], belt.group)
+    again = polled(second, 2)
+
+    assert [m.value for m in again] == [b"0", b"1"]
+    assert second.note(place) == "stopped here"
+    second.commit([again[0]])
+    assert second.note(place) == ""
+    assert dict(belt.broker.admin().committed(belt.group, belt.topic)) == {one.partition: two.offset}
+
+
+def test_a_topic_is_read_whole_without_a_group(belt: Any) -> None:
+    producer, admin = belt.broker.producer(), belt.broker.admin()
+    assert list(admin.read(belt.topic)) == []
+    for number in range(20):
+        producer.send(belt.topic, b"%d" % number, key=b"%d" % number)
+    producer.flush(10)
+
+    assert sorted(int(m.value or b"") for m in admin.read(belt.topic)) == list(range(20))
+    assert dict(admin.committed(belt.group, belt.topic)) == {}

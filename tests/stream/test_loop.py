@@ -11,7 +11,7 @@ from schemas.errors import TryLater
 from schemas.records import dead_letter_from
 from schemas.topics import DEAD_LETTERS, Topic
 from stream import loop
-from stream.loop import Rejected
+from stream.letters import Rejected
 from stream.memory import MemoryBroker
 from stream.messages import Message
 from telemetry.health import Health

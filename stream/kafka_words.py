@@ -1,13 +1,15 @@
-"""Which of the Kafka client's errors time heals; all others stop the process."""
+"""What the Kafka client says, in our words: which of its errors time heals (all others stop the process), its records."""
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from kafka import errors as kafka_errors
 
 from schemas.errors import TryLater
+from stream.messages import Message
 
 MOVED = (
     kafka_errors.CommitFailedError,
@@ -49,3 +51,9 @@ def consequences() -> Iterator[None]:
         yield
     except HEALS as error:
         raise TryLater(explained(error)) from error
+
+
+def message_of(record: Any) -> Message:
+    """A message from the client's record."""
+    headers = tuple((name, value if value is not None else b"") for name, value in record.headers)
+    return Message(record.topic, record.partition, record.offset, record.key, record.value, headers, record.timestamp)

@@ -1,0 +1,110 @@
+"""Which schema a message was written by: our own, those in the topic eventproc.schemas, those of a Schema Registry."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+from fastavro.schema import SchemaParseException, UnknownType
+
+from schemas.contracts import by_fingerprint, by_id, contract_of, contracts, learn, learn_id, write_with_id
+from schemas.encoding import fingerprint_of, registry_id_of
+from schemas.topics import SCHEMAS
+from stream.broker import Admin, Producer
+from stream.messages import Message
+from stream.schema_registry import SchemaRegistry
+
+log = structlog.get_logger()
+
+LOOK_EVERY_S = 1.0
+FLUSH_S = 30.0
+
+
+class SchemaBook:
+    """Learns schemas for the whole process (schemas/contracts keeps them), and tells the others what we write by."""
+
+    def __init__(
+        self,
+        admin: Admin,
+        producer: Producer,
+        registry: SchemaRegistry | None = None,
+        wait_s: float = 60.0,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """wait_s: how old a message with an unknown schema becomes before it counts as unreadable; clock: s since the epoch."""
+        self._admin = admin
+        self._producer = producer
+        self._registry = registry
+        self._wait_s = wait_s
+        self._clock = clock
+        self._looked_at = float("-inf")
+        self._seen: set[bytes] = set()
+        self._asked: dict[int, float] = {}  # registry ids that were not there, and when that was
+
+    def publish(self, written: Sequence[tuple[str, str]]) -> None:
+        """Makes the contracts known before their first use; blocks. written: (contract's name, topic) pairs.
+
+        Raises TryLater when the broker or the registry is away, SchemaRefused when the registry does not take one.
+        """
+        there = self._look_up()
+        missing = {contracts()[name].fingerprint: contracts()[name] for name, _ in written}
+        for fingerprint, contract in missing.items():
+            if fingerprint not in there:
+                value = json.dumps(contract.raw, separators=(",", ":")).encode()
+                self._producer.send(SCHEMAS, value, key=fingerprint.hex().encode())
+        self._producer.flush(FLUSH_S)
+        if self._registry is not None:
+            for name, topic in written:
+                write_with_id(name, self._registry.register(topic, contracts()[name].raw))
+
+    def missing(self, message: Message) -> str:
+        """Why the message has to wait for its schema; '' when it has not, or has waited long enough to be given up.
+
+        Blocks while it asks. Raises TryLater when the broker or the registry is away.
+        """
+        value = message.value or b""
+        fingerprint = fingerprint_of(value)
+        if fingerprint is not None:
+            if fingerprint in by_fingerprint() or fingerprint in self._look_up():
+                return ""
+            what = f"the Avro schema with fingerprint {fingerprint.hex()} is not in {SCHEMAS}"
+        else:
+            schema_id = registry_id_of(value)
+            if schema_id is None or self._registry is None or schema_id in by_id() or self._fetched(schema_id):
+                return ""
+            what = f"the Schema Registry has no Avro schema with id {schema_id}"
+        left = message.timestamp_ms / 1000 + self._wait_s - self._clock()
+        return f"{what}; waiting for it for {left:.0f} s more" if left > 0 else ""
+
+    def _look_up(self) -> set[bytes]:
+        """Learns all that the topic holds; the fingerprints known then."""
+        if self._clock() - self._looked_at >= LOOK_EVERY_S:
+            for message in self._admin.read(SCHEMAS):
+                try:
+                    raw = json.loads(message.value or b"null")
+                    contract = contract_of(raw["name"], raw)
+                except (ValueError, TypeError, KeyError, SchemaParseException, UnknownType) as error:
+                    place = f"{SCHEMAS}/{message.partition}/{message.offset}"
+                    log.warning("not a schema", message=place, reason=f"{type(error).__name__}: {error}")
+                else:
+                    learn(contract)
+                    self._seen.add(contract.fingerprint)
+            self._looked_at = self._clock()
+        return self._seen
+
+    def _fetched(self, schema_id: int) -> bool:
+        if self._clock() - self._asked.get(schema_id, float("-inf")) < LOOK_EVERY_S:
+            return False
+        assert self._registry is not None
+        raw = self._registry.schema(schema_id)
+        if raw is None:
+            self._asked = {**dict(list(self._asked.items())[-1000:]), schema_id: self._clock()}
+            return False
+        try:
+            learn_id(schema_id, contract_of(str(raw.get("name", "")), raw))
+        except (SchemaParseException, UnknownType) as error:
+            log.error("the Schema Registry's schema is none", id=schema_id, reason=str(error))
+            return False
+        return True
