@@ -67,6 +67,8 @@ class Stack:
             "EVENTPROC_KAFKA_REPLICATION": os.environ.get("EVENTPROC_KAFKA_REPLICATION", "1"),
             "EVENTPROC_METRICS_HOST": self.layout.address,
             "EVENTPROC_LEASE_S": str(LEASE_S),
+            "EVENTPROC_REINVITE_AFTER_S": "5",
+            "EVENTPROC_MAIL_DIGEST_EVERY_S": "30",
             "EVENTPROC_MAIL_DOMAINS": os.environ.get("EVENTPROC_MAIL_DOMAINS", "*"),
             "REGISTRY_RUNTIMES": RUNTIME,
         }
@@ -120,7 +122,7 @@ class Stack:
         )
 
     def _dispatcher(self) -> Process:
-        return self._station("dispatcher", {"SWEEPER_REINVITE_AFTER_S": "5"})
+        return self._station("dispatcher", {})
 
     def _executor(self) -> Process:
         layout, tls = self.layout, self.layout.certificates

@@ -56,13 +56,12 @@ def main() -> int:
         failures.append(error)
         stop.set()
 
-    sweeper = Sweeper(
-        ledger, broker.producer(), admin, from_environment(LeaseSettings).rules(), sweeping, uuid.uuid4().hex
-    )
+    rules = from_environment(LeaseSettings).rules()
+    sweeper = Sweeper(ledger, broker.producer(), admin, rules, sweeping, uuid.uuid4().hex)
     thread = threading.Thread(target=guarded(lambda: sweeper.run(stop, health), broke), name="sweeper", daemon=True)
     thread.start()
     consumer = broker.consumer(hook_names(), settings.group, instance=settings.instance)
-    step = Dispatch(ledger, producer, settings.flush_timeout_s)
+    step = Dispatch(ledger, producer, rules, settings.flush_timeout_s)
     loop.run(
         consumer,
         step,

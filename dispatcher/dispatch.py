@@ -8,10 +8,12 @@ from collections.abc import Sequence
 import structlog
 
 from dispatcher.invite import invite
-from dispatcher.match import TagIndex
 from ledger import Ledger
-from ledger.events import Invitation, Match, record_events
+from ledger.events import Match, record_events
+from ledger.fair import Invitation
 from ledger.handlers import matchable, revision
+from ledger.match import TagIndex
+from ledger.rules import Rules
 from schemas.errors import InvalidMessage
 from schemas.events import Event, read_event
 from stream.broker import Producer
@@ -25,8 +27,10 @@ log = structlog.get_logger()
 class Dispatch:
     """The dispatcher's step of the processing loop; keeps the tag index of the last revision it saw."""
 
-    def __init__(self, ledger: Ledger, producer: Producer, flush_timeout_s: float = 10.0) -> None:
+    def __init__(self, ledger: Ledger, producer: Producer, rules: Rules, flush_timeout_s: float = 10.0) -> None:
+        """rules: as the registry and the sweeper have them; they say how many runs may be invited at once."""
         self._ledger = ledger
+        self._rules = rules
         self._producer = producer
         self._flush_timeout_s = flush_timeout_s
         self._index = TagIndex((), revision=-1)
@@ -58,7 +62,7 @@ class Dispatch:
             if now != self._index.revision:
                 self._index = TagIndex(matchable(session), now)
             dispatches = [(event, self._matches(event)) for event, _ in events]
-            recorded = record_events(session, dispatches)
+            recorded = record_events(session, dispatches, self._rules)
         invitations: list[Invitation] = []
         traces: dict[str, bytes] = {}
         for (event, message), record in zip(events, recorded, strict=True):
@@ -66,7 +70,7 @@ class Dispatch:
             trace = dict(message.headers).get("traceparent")
             if trace is not None:
                 traces.update((invitation.run_id, trace) for invitation in record.invitations)
-            self._tell(event, record.new, len(record.invitations))
+            self._tell(event, record.new, record.runs, len(record.invitations))
         invite(self._producer, invitations, traces, self._flush_timeout_s)
 
     def _matches(self, event: Event) -> list[Match]:
@@ -76,7 +80,7 @@ class Dispatch:
         ]
 
     @staticmethod
-    def _tell(event: Event, new: bool, runs: int) -> None:
+    def _tell(event: Event, new: bool, runs: int, invited: int) -> None:
         if new:
             metrics.events_dispatched_total.labels(hook=event.hook).inc()
             metrics.runs_created_total.labels(hook=event.hook).inc(runs)
@@ -86,4 +90,5 @@ class Dispatch:
             request_id=event.request_id,
             tags=event.tags,
             runs=runs,
+            invited=invited,
         )

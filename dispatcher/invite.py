@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
-from ledger.events import Invitation
+from ledger.fair import Invitation
 from schemas.encoding import AVRO_TYPE, encode
 from schemas.records import Task, to_plain
 from schemas.topics import tasks_topic

@@ -26,11 +26,8 @@ class SweeperSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SWEEPER_")
 
     every_s: float = Field(1.0, gt=0, description="pause between turns")
-    per_owner: int = Field(100, ge=1, description="invitations that may be out per owner and runtime")
+    soon_s: float = Field(0.1, gt=0, description="the same while more is due than may be invited")
     at_most: int = Field(1000, ge=1, description="invitations in one turn")
-    reinvite_after_s: float = Field(
-        30.0, gt=0, description="an invitation that nobody took up is said again after this"
-    )
     unserved_after_s: float = Field(3600.0, gt=0, description="a run whose runtime nobody serves is refused after this")
     runtimes: str = Field("", validation_alias="REGISTRY_RUNTIMES", description="served runtimes, comma-separated")
     notifier_group: str = "eventproc-notifier"

@@ -10,8 +10,9 @@ import structlog
 from dispatcher.invite import invite
 from dispatcher.settings import SweeperSettings
 from ledger import Ledger, sweeper
-from ledger.claims import Rules
 from ledger.engine import now_ms
+from ledger.fair import due
+from ledger.rules import Rules
 from schemas.errors import TryLater
 from schemas.topics import RESULTS
 from stream.broker import Admin, Producer
@@ -43,33 +44,31 @@ class Sweeper:
         wait = self._settings.every_s
         while not stop.wait(wait):
             try:
-                self.turn()
+                busy = self.turn()
                 health.ready("sweeper", True)
-                wait = self._settings.every_s
+                wait = self._settings.soon_s if busy else self._settings.every_s
             except TryLater as error:
                 health.ready("sweeper", False, error.reason)
                 wait = max(min(wait * 2, 10.0), error.after_s)
 
-    def turn(self) -> None:
-        """One turn; does nothing when another sweeper leads. Raises TryLater."""
+    def turn(self) -> bool:
+        """One turn; does nothing when another sweeper leads. Returns whether more is due than may be out. Raises TryLater."""
         with self._ledger.write() as session:
             if not sweeper.lead(session, "sweeper", self._boot_id, self._settings.every_s * 5 + 10):
                 self._seen.clear()
-                return
+                return False
         self._free_ended()
         with self._ledger.write() as session:
-            closed = sweeper.unserved(session, set(self._settings.runtime_names()), self._settings.unserved_after_s)
-            due = sweeper.due(
-                session,
-                self._settings.per_owner,
-                self._settings.at_most,
-                reinvite_after_s=self._settings.reinvite_after_s,
+            closed = sweeper.unserved(
+                session, set(self._settings.runtime_names()), self._settings.unserved_after_s, self._rules.mail
             )
+            found = due(session, self._rules, self._settings.at_most)
         if closed:
             log.warning("refused: no executor serves their runtime", runs=closed)
-        invite(self._producer, due, {}, self._settings.flush_timeout_s)
-        if due:
-            log.info("invited again", runs=len(due))
+        invite(self._producer, found.invitations, {}, self._settings.flush_timeout_s)
+        if found.invitations:
+            log.info("invited", runs=len(found.invitations), more=found.waiting)
+        return found.waiting
 
     def _free_ended(self) -> None:
         with self._ledger.read() as session:

@@ -12,30 +12,13 @@ from sqlalchemy import ColumnElement, and_, func, select, text, update
 from sqlalchemy.orm import Session
 
 from ledger.engine import is_postgresql, now_ms
-from ledger.events import CHUNK
+from ledger.fair import CHUNK
 from ledger.notify import close_run
+from ledger.rules import Rules
 from ledger.tables import QUEUED, REPORTED, RUNNING, AttemptRow, EventRow, HandlerRow, HandlerVersionRow, RunRow
 from schemas.records import Outcome, RunError
 
 CAPPED_S = 2.0
-
-
-@dataclass(frozen=True)
-class Rules:
-    """Times in seconds. per_owner and per_handler: how many may run at a time over all executors, 0 for no cap."""
-
-    lease_s: float = 180.0
-    max_attempts: int = 3
-    max_lost_together: int = 10
-    max_hand_backs: int = 100
-    per_owner: int = 0
-    per_handler: int = 0
-    first_wait_s: float = 1.0
-    longest_wait_s: float = 300.0
-
-    def wait_ms(self, times: int) -> int:
-        """How long before the next try after so many: doubles from first_wait_s up to longest_wait_s."""
-        return int(1000 * min(self.first_wait_s * 2 ** min(max(times - 1, 0), 20), self.longest_wait_s))
 
 
 @dataclass(frozen=True)
@@ -185,7 +168,7 @@ def hand_back(session: Session, lease: Lease, reason: str, text: str, begun: boo
     end_attempt(session, row, now, f"handed back: {reason}: {text}"[:1000], begun)
     if row.hand_backs >= rules.max_hand_backs:
         why = f"it was handed back {row.hand_backs} times, the last time because {text or reason}"
-        close_run(session, row, Outcome.ABANDONED, now, RunError("Abandoned", why))
+        close_run(session, row, Outcome.ABANDONED, now, rules.mail, RunError("Abandoned", why))
     else:
         requeue(row, now, now + (0 if reason == "SHUTTING_DOWN" else rules.wait_ms(row.hand_backs)))
     session.flush()

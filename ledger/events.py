@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from sqlalchemy import insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
 from ledger.engine import now_ms
+from ledger.fair import CHUNK, Invitation, at_once
+from ledger.rules import Rules
 from ledger.tables import QUEUED, EventRow, RunRow
 from schemas.events import Event, run_id
 
-CHUNK = 500  # SQLite takes 32,766 parameters in a statement
+DEFAULT = Rules()
 
 
 @dataclass(frozen=True)
@@ -27,26 +30,20 @@ class Match:
 
 
 @dataclass(frozen=True)
-class Invitation:
-    """A run that may be claimed."""
-
-    run_id: str
-    owner: str
-    runtime: str
-    hook: str
-
-
-@dataclass(frozen=True)
 class Recorded:
-    """new: the event was not here before. invitations: its runs that are queued and due."""
+    """new: the event was not here before. runs: how many it made just now. invitations: its runs that are to be invited at once."""
 
     new: bool
+    runs: int
     invitations: tuple[Invitation, ...]
 
 
-def record_events(session: Session, dispatches: Sequence[tuple[Event, Sequence[Match]]]) -> list[Recorded]:
+def record_events(
+    session: Session, dispatches: Sequence[tuple[Event, Sequence[Match]]], rules: Rules = DEFAULT
+) -> list[Recorded]:
     """Keeps each event that is new with its matches, and makes their runs; one Recorded each, in order.
 
+    No more are invited at once than ledger/fair.py has room for; the sweeper invites the others in their turn.
     An event that was here before, or comes twice in one call, changes nothing: its matches were frozen the first time.
     """
     now = now_ms(session)
@@ -56,22 +53,33 @@ def record_events(session: Session, dispatches: Sequence[tuple[Event, Sequence[M
     for key, dispatch in zip(keys, dispatches, strict=True):
         if key not in known:
             fresh.setdefault(key, dispatch)
-    runs = {key: [_run(event, match, now) for match in matches] for key, (event, matches) in fresh.items()}
+    runs = {key: [run_row(event, match, now) for match in matches] for key, (event, matches) in fresh.items()}
     if fresh:
         session.execute(insert(EventRow), [_event(event, matches, now) for event, matches in fresh.values()])
-    rows = [row for made in runs.values() for row in made]
-    for start in range(0, len(rows), CHUNK):
-        session.execute(insert(RunRow), rows[start : start + CHUNK])
+    invited = add_runs(session, [row for made in runs.values() for row in made], rules, now)
     recorded = []
     first = set(fresh)
     for key in keys:
         if key in first:
             first.discard(key)
-            made = tuple(Invitation(row["id"], row["owner"], row["runtime"], row["hook"]) for row in runs[key])
-            recorded.append(Recorded(True, made))
+            ids = [str(row["id"]) for row in runs[key]]
+            recorded.append(Recorded(True, len(ids), tuple(invited[i] for i in ids if i in invited)))
         else:
-            recorded.append(Recorded(False, _waiting(session, key, now)))
+            recorded.append(Recorded(False, 0, _waiting(session, key, now)))
     return recorded
+
+
+def add_runs(session: Session, rows: Sequence[dict[str, Any]], rules: Rules | None, now: int) -> dict[str, Invitation]:
+    """Puts new runs into the queue; returns, by run id, the invitations of those that may be invited at once (noted as such).
+
+    rules: None leaves all of them to the sweeper.
+    """
+    made = [(Invitation(r["id"], r["owner"], r["runtime"], r["hook"]), int(r["handler_id"])) for r in rows]
+    chosen = at_once(session, rules, made, now) if made and rules is not None else set()
+    for start in range(0, len(rows), CHUNK):
+        part = rows[start : start + CHUNK]
+        session.execute(insert(RunRow), [{**r, "invited_at_ms": now if r["id"] in chosen else None} for r in part])
+    return {invitation.run_id: invitation for invitation, _ in made if invitation.run_id in chosen}
 
 
 def get_event(session: Session, hook: str, request_id: str) -> EventRow | None:
@@ -90,7 +98,10 @@ def _known(session: Session, keys: Sequence[tuple[str, str]]) -> set[tuple[str, 
 
 def _waiting(session: Session, key: tuple[str, str], now: int) -> tuple[Invitation, ...]:
     hook, request_id = key
-    due = (RunRow.hook == hook, RunRow.request_id == request_id, RunRow.state == QUEUED, RunRow.not_before_ms <= now)
+    due = (
+        RunRow.hook == hook, RunRow.request_id == request_id, RunRow.state == QUEUED, RunRow.not_before_ms <= now,
+        RunRow.invited_at_ms.is_not(None),  # the others' turn has not come: the sweeper's
+    )  # fmt: skip
     session.execute(update(RunRow).where(*due).values(invited_at_ms=now))
     query = select(RunRow.id, RunRow.owner, RunRow.runtime, RunRow.hook).where(*due).order_by(RunRow.handler_id)
     return tuple(Invitation(*row) for row in session.execute(query))
@@ -109,9 +120,10 @@ def _event(event: Event, matches: Sequence[Match], now: int) -> dict[str, object
     }
 
 
-def _run(event: Event, match: Match, now: int) -> dict[str, str]:
-    row: dict[str, object] = {
-        "id": run_id(event.hook, event.request_id, match.handler_id),
+def run_row(event: Event, match: Match, now: int, replay_id: str = "", replay_of: str | None = None) -> dict[str, Any]:
+    """A new run, as add_runs takes it; replay_id: of the replay that makes it; replay_of: the run that it does again."""
+    return {
+        "id": run_id(event.hook, event.request_id, match.handler_id, replay_id),
         "hook": event.hook,
         "request_id": event.request_id,
         "handler_id": match.handler_id,
@@ -121,6 +133,6 @@ def _run(event: Event, match: Match, now: int) -> dict[str, str]:
         "state": QUEUED,
         "queued_at_ms": now,
         "not_before_ms": now,
-        "invited_at_ms": now,
+        "replay_id": replay_id,
+        "replay_of": replay_of,
     }
-    return row  # type: ignore[return-value]

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import uuid
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from ledger.engine import is_postgresql
+from ledger.rules import MailRules
 from ledger.tables import PENDING, HandlerVersionRow, NotificationRow, NotificationRunRow, RunRow
 from schemas.records import Outcome, RunError
 
 SUCCESS, FAILURE = "success", "failure"
 
 
-def close_run(session: Session, row: RunRow, outcome: Outcome, now: int, error: RunError | None = None) -> None:
+def close_run(
+    session: Session, row: RunRow, outcome: Outcome, now: int, mail: MailRules, error: RunError | None = None
+) -> None:
     """Gives the run its outcome and, unless it was cancelled or nobody is to be told, its email.
 
-    row: a run that has not ended, locked by this transaction; now: ms. Raises ValueError when it has ended already.
+    row: a run that has not ended, locked by this transaction; now: ms; mail: the storm guard. Raises ValueError when it has
+    ended already.
     """
     if row.state in set(Outcome):
         raise ValueError(f"run {row.id} has ended already: {row.state}")
@@ -37,17 +42,68 @@ def close_run(session: Session, row: RunRow, outcome: Outcome, now: int, error: 
     )
     if not recipient:
         return
-    mail = NotificationRow(
-        message_id=str(uuid.uuid5(uuid.UUID(row.id), "notification")),
-        recipient=recipient,
-        kind=SUCCESS if outcome is Outcome.SUCCEEDED else FAILURE,
-        state=PENDING,
-        created_at_ms=now,
-        not_before_ms=now,
-        tries=0,
-        reason="",
-    )
-    session.add(mail)
-    session.flush()
+    _put(session, row, recipient, SUCCESS if outcome is Outcome.SUCCEEDED else FAILURE, now, mail)
+
+
+def _put(session: Session, row: RunRow, recipient: str, kind: str, now: int, rules: MailRules) -> None:
+    """Into an email of its own, or into the recipient's open digest while there is a storm."""
+    storm = bool(rules.storm_after) and _recent(session, recipient, kind, now, rules) >= rules.storm_after
+    mail = _open_digest(session, recipient, kind, now, rules) if storm else None
+    if mail is None:
+        wait_ms = int(rules.digest_every_s * 1000) if storm else 0
+        mail = NotificationRow(
+            message_id=str(uuid.uuid5(uuid.UUID(row.id), "digest" if storm else "notification")),
+            recipient=recipient,
+            kind=kind,
+            digest=storm,
+            state=PENDING,
+            created_at_ms=now,
+            not_before_ms=now + wait_ms,
+            tries=0,
+            reason="",
+        )
+        session.add(mail)
+        session.flush()
     session.add(NotificationRunRow(run_id=row.id, notification_id=mail.id))
     session.flush()
+
+
+def _recent(session: Session, recipient: str, kind: str, now: int, rules: MailRules) -> int:
+    """Emails about a single run that the recipient has been due within the window, counted up to storm_after."""
+    some = (
+        select(NotificationRow.id)
+        .where(
+            NotificationRow.recipient == recipient,
+            NotificationRow.kind == kind,
+            NotificationRow.created_at_ms > now - int(rules.storm_window_s * 1000),
+            NotificationRow.digest.is_(False),
+        )
+        .limit(rules.storm_after)
+        .subquery()
+    )
+    return session.scalar(select(func.count()).select_from(some)) or 0
+
+
+def _open_digest(session: Session, recipient: str, kind: str, now: int, rules: MailRules) -> NotificationRow | None:
+    """The recipient's digest that still takes runs: its time has not come, nobody has tried to send it, it is not full."""
+    query = (
+        select(NotificationRow)
+        .where(
+            NotificationRow.recipient == recipient,
+            NotificationRow.kind == kind,
+            NotificationRow.digest.is_(True),
+            NotificationRow.created_at_ms > now - int(rules.digest_every_s * 1000),
+            NotificationRow.state == PENDING,
+            NotificationRow.tries == 0,
+            NotificationRow.not_before_ms > now,
+        )
+        .order_by(NotificationRow.id.desc())
+        .limit(1)
+    )
+    if is_postgresql(session):  # who is about to send it, or another run that goes into it, comes before or after us
+        query = query.with_for_update()
+    mail = session.scalar(query.execution_options(populate_existing=True))
+    if mail is None:
+        return None
+    runs = select(func.count()).where(NotificationRunRow.notification_id == mail.id)
+    return mail if (session.scalar(runs) or 0) < rules.digest_most else None

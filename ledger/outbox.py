@@ -8,15 +8,18 @@ from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from ledger.engine import is_postgresql, now_ms
-from ledger.runs import RunView, views
+from ledger.runs import RunLine, RunView, lines, views
 from ledger.tables import GIVEN_UP, PENDING, SENDING, SENT, NotificationRow, NotificationRunRow
 
-__all__ = ["Mail", "RunView", "counts", "give_up", "postpone", "sent", "take"]
+__all__ = ["Mail", "RunLine", "RunView", "counts", "give_up", "postpone", "sent", "take"]
 
 
 @dataclass(frozen=True)
 class Mail:
-    """An email to send. message_id: stable, from the row; kind: success or failure; tries: this one included."""
+    """An email to send. message_id: stable, from the row; kind: success or failure; tries: this one included.
+
+    runs: the one that it tells of; of a digest none, but lines, one for each run that it accounts for.
+    """
 
     id: int
     message_id: str
@@ -24,6 +27,7 @@ class Mail:
     kind: str
     runs: tuple[RunView, ...]
     tries: int
+    lines: tuple[RunLine, ...] = ()
 
 
 def take(session: Session, sender: str, limit: int, lease_s: float) -> list[Mail]:
@@ -46,9 +50,9 @@ def take(session: Session, sender: str, limit: int, lease_s: float) -> list[Mail
         ids = session.scalars(
             select(NotificationRunRow.run_id).where(NotificationRunRow.notification_id == row.id)
         ).all()
-        mails.append(
-            Mail(row.id, row.message_id, row.recipient, row.kind, tuple(views(session, sorted(ids))), row.tries)
-        )
+        runs = () if row.digest else tuple(views(session, sorted(ids)))
+        told = tuple(lines(session, ids)) if row.digest else ()
+        mails.append(Mail(row.id, row.message_id, row.recipient, row.kind, runs, row.tries, told))
     session.flush()
     return mails
 

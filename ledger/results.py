@@ -12,8 +12,11 @@ from sqlalchemy.orm import Session
 from ledger.claims import end_attempt, lease_counts
 from ledger.engine import is_postgresql, now_ms
 from ledger.notify import close_run
+from ledger.rules import MailRules
 from ledger.tables import REPORTED, RUNNING, HandlerRow, RunRow
 from schemas.records import Outcome, Result
+
+DEFAULT = MailRules()
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class Closed:
     request_id: str = ""
 
 
-def close(session: Session, result: Result) -> Closed:
+def close(session: Session, result: Result, mail: MailRules = DEFAULT) -> Closed:
     """Closes the run with the result and puts its email into the outbox, if the result's lease is the present one.
 
     A result that comes twice, or of a lease that was lost, changes nothing and sends nothing.
@@ -55,7 +58,7 @@ def close(session: Session, result: Result) -> Closed:
         error = dataclasses.replace(
             error, type=_storable(error.type), message=_storable(error.message), traceback=_storable(error.traceback)
         )
-    close_run(session, row, result.outcome, now, error)
+    close_run(session, row, result.outcome, now, mail, error)
     return Closed(True, "", result.outcome, name, row.request_id)
 
 

@@ -50,11 +50,44 @@ class RunView:
     peak_memory_bytes: int
     attempt: int
     attempts: tuple[AttemptView, ...]
+    replay_of: str | None
     event_subject: str
     event_body: bytes
     event_tags: tuple[str, ...]
     source: str
     first_line: int
+
+
+@dataclass(frozen=True)
+class RunLine:
+    """A run that has ended, in short. ended_at_ms: ms since the epoch; error: the first line of what went wrong, or ''."""
+
+    run_id: str
+    handler_id: int
+    handler_name: str
+    outcome: Outcome
+    subject: str
+    ended_at_ms: int
+    error: str
+
+
+def lines(session: Session, run_ids: Sequence[str]) -> list[RunLine]:
+    """The runs of these ids that have ended, in short, by handler and end; not their events' bodies, which may be large."""
+    query = (
+        select(
+            RunRow.id, RunRow.handler_id, HandlerRow.name, RunRow.state, EventRow.subject, RunRow.ended_at_ms,
+            RunRow.error_type, RunRow.error_message,
+        )
+        .join(HandlerRow, HandlerRow.id == RunRow.handler_id)
+        .join(EventRow, (EventRow.hook == RunRow.hook) & (EventRow.request_id == RunRow.request_id))
+        .where(RunRow.id.in_(run_ids), RunRow.ended_at_ms.is_not(None))
+        .order_by(HandlerRow.name, RunRow.handler_id, RunRow.ended_at_ms, RunRow.id)
+    )  # fmt: skip
+    found = []
+    for run_id, handler_id, name, state, subject, ended_at_ms, kind, message in session.execute(query):
+        error = f"{kind}: {(message or '').strip().splitlines()[0]}" if kind and (message or "").strip() else kind or ""
+        found.append(RunLine(run_id, handler_id, name, Outcome(state), subject, ended_at_ms or 0, error[:200]))
+    return found
 
 
 def run_view(session: Session, run_id: str) -> RunView | None:
@@ -127,6 +160,7 @@ def _view(
         run.peak_memory_bytes,
         run.claims,
         attempts,
+        run.replay_of,
         event.subject,
         event.body,
         tuple(json.loads(event.tags)),

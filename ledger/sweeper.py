@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy import and_, func, or_, select, update
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ledger.claims import Rules, end_attempt, locked, requeue
+from ledger.claims import end_attempt, locked, requeue
 from ledger.engine import is_postgresql, now_ms
-from ledger.events import Invitation
 from ledger.notify import close_run
+from ledger.rules import MailRules, Rules
 from ledger.tables import QUEUED, REPORTED, RUNNING, HeartbeatRow, LeaderRow, RunRow
 from schemas.records import Outcome, RunError
 
@@ -36,43 +36,6 @@ def lead(session: Session, name: str, boot_id: str, for_s: float) -> bool:
     row.boot_id, row.until_ms = boot_id, now + int(for_s * 1000)
     session.flush()
     return True
-
-
-def due(session: Session, per_owner: int, limit: int, reinvite_after_s: float) -> list[Invitation]:
-    """The runs to invite now, noted as invited: queued, due, and not invited within reinvite_after_s.
-
-    At most per_owner invitations are out for an owner and runtime; owners come in turn (first run of each, second of each, ...),
-    so that one owner's flood waits here and not in front of others in a partition.
-    """
-    now = now_ms(session)
-    stale = now - int(reinvite_after_s * 1000)
-    ready = and_(RunRow.state == QUEUED, RunRow.not_before_ms <= now)
-    out = and_(ready, RunRow.invited_at_ms.is_not(None), RunRow.invited_at_ms > stale)
-    taken: Counter[tuple[str, str]] = Counter()
-    for owner, runtime, count in session.execute(
-        select(RunRow.owner, RunRow.runtime, func.count()).where(out).group_by(RunRow.owner, RunRow.runtime)
-    ):
-        taken[(owner, runtime)] = count
-    turn = func.row_number().over(
-        partition_by=(RunRow.owner, RunRow.runtime), order_by=(RunRow.queued_at_ms, RunRow.id)
-    )
-    waiting = (
-        select(RunRow.id, RunRow.owner, RunRow.runtime, RunRow.hook, RunRow.queued_at_ms, turn.label("turn"))
-        .where(ready, or_(RunRow.invited_at_ms.is_(None), RunRow.invited_at_ms <= stale))
-        .subquery()
-    )
-    query = (
-        select(waiting).where(waiting.c.turn <= per_owner).order_by(waiting.c.turn, waiting.c.queued_at_ms).limit(limit)
-    )
-    chosen = []
-    for row in session.execute(query):
-        if taken[(row.owner, row.runtime)] < per_owner:
-            taken[(row.owner, row.runtime)] += 1
-            chosen.append(Invitation(row.id, row.owner, row.runtime, row.hook))
-    for start in range(0, len(chosen), 500):
-        ids = [invitation.run_id for invitation in chosen[start : start + 500]]
-        session.execute(update(RunRow).where(RunRow.id.in_(ids)).values(invited_at_ms=now))
-    return chosen
 
 
 def ended_leases(session: Session) -> list[str]:
@@ -108,7 +71,7 @@ def free_ended(session: Session, run_ids: Sequence[str], rules: Rules) -> int:
             row.lost_together += 1
         end_attempt(session, row, now, "its result never came" if reported else "lost with its executor", None)
         if row.lost >= rules.max_attempts or row.lost_together >= rules.max_lost_together:
-            close_run(session, row, Outcome.ABANDONED, now, RunError("Abandoned", _why_abandoned(row)))
+            close_run(session, row, Outcome.ABANDONED, now, rules.mail, RunError("Abandoned", _why_abandoned(row)))
         else:
             requeue(row, now, now + rules.wait_ms(row.lost + row.lost_together))
     session.flush()
@@ -135,7 +98,7 @@ def answering_since_ms(session: Session) -> int | None:
     return row.since_ms
 
 
-def unserved(session: Session, runtimes_served: set[str], after_s: float) -> int:
+def unserved(session: Session, runtimes_served: set[str], after_s: float, mail: MailRules = MailRules()) -> int:  # noqa: B008 - frozen
     """Closes as refused the runs that have waited for after_s for a runtime that nobody serves; returns how many."""
     now = now_ms(session)
     if not runtimes_served:
@@ -154,7 +117,7 @@ def unserved(session: Session, runtimes_served: set[str], after_s: float) -> int
     closed = 0
     for row in session.scalars(query).all():
         why = f"no executor serves {row.runtime}; there are: {', '.join(sorted(runtimes_served))}"
-        close_run(session, row, Outcome.REFUSED, now, RunError("NoRuntime", why))
+        close_run(session, row, Outcome.REFUSED, now, mail, RunError("NoRuntime", why))
         closed += 1
     return closed
 

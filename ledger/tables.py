@@ -94,6 +94,7 @@ class EventRow(Table):
     """An event with its matches, frozen at its first dispatch: JSON [[handler id, version], ...]."""
 
     __tablename__ = "event"
+    __table_args__ = (Index("event_received", "received_at_ms"),)
     hook: Mapped[str] = mapped_column(String(200), primary_key=True)
     request_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     subject: Mapped[str] = mapped_column(Text)
@@ -113,12 +114,31 @@ class RunRow(Table):
         Index("run_state", "state", "not_before_ms"),
         Index("run_owner_state", "owner", "state"),
         Index("run_handler_state", "handler_id", "state"),
+        Index(
+            "run_waiting",
+            "owner",
+            "runtime",
+            "handler_id",
+            "queued_at_ms",
+            "id",
+            sqlite_where=text("state = 'queued'"),
+            postgresql_where=text("state = 'queued'"),
+        ),
+        Index(
+            "run_invited",
+            "owner",
+            "invited_at_ms",
+            sqlite_where=text("invited_at_ms IS NOT NULL"),
+            postgresql_where=text("invited_at_ms IS NOT NULL"),
+        ),
     )
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     hook: Mapped[str] = mapped_column(String(200))
     request_id: Mapped[str] = mapped_column(String(36))
     handler_id: Mapped[int] = mapped_column(ForeignKey("handler.id"))
     handler_version: Mapped[int] = mapped_column(Integer)
+    replay_id: Mapped[str] = mapped_column(String(36), default="", server_default="")
+    replay_of: Mapped[str | None] = mapped_column(String(36))  # the run that it does again
     owner: Mapped[str] = mapped_column(String(200))
     runtime: Mapped[str] = mapped_column(String(100))
     state: Mapped[str] = mapped_column(String(20))
@@ -174,11 +194,16 @@ class NotificationRow(Table):
     """The outbox: one row per email."""
 
     __tablename__ = "notification"
-    __table_args__ = (Index("notification_due", "state", "not_before_ms"), {"sqlite_autoincrement": True})
+    __table_args__ = (
+        Index("notification_due", "state", "not_before_ms"),
+        Index("notification_recent", "recipient", "kind", "created_at_ms"),
+        {"sqlite_autoincrement": True},
+    )
     id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
     message_id: Mapped[str] = mapped_column(String(100), unique=True)
     recipient: Mapped[str] = mapped_column(String(400))
     kind: Mapped[str] = mapped_column(String(20))
+    digest: Mapped[bool] = mapped_column(Boolean, default=False, server_default=text("false"))
     state: Mapped[str] = mapped_column(String(20))
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
     not_before_ms: Mapped[int] = mapped_column(BigInteger)

@@ -9,6 +9,7 @@ import threading
 import structlog
 
 from ledger import Ledger
+from ledger.settings import LeaseSettings
 from notifier.close import Close
 from notifier.send import Sender
 from notifier.settings import NotifierSettings
@@ -62,7 +63,7 @@ def main() -> int:
     try:
         loop.run(
             consumer,
-            Close(ledger, sender.wake),
+            Close(ledger, from_environment(LeaseSettings).mail(), sender.wake),
             dead_letters=producer,
             group=settings.group,
             health=health,

@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from ledger import Ledger, results
+from ledger.rules import MailRules
 from schemas.encoding import decode
 from schemas.errors import InvalidMessage
 from schemas.records import Result, result_from
@@ -21,9 +22,10 @@ log = structlog.get_logger()
 class Close:
     """The step of the notifier's loop."""
 
-    def __init__(self, ledger: Ledger, closed: Callable[[], None]) -> None:
-        """closed: told once runs have been closed, after the commit; there may be emails in the outbox."""
+    def __init__(self, ledger: Ledger, mail: MailRules, closed: Callable[[], None]) -> None:
+        """mail: the storm guard; closed: told once runs have been closed, after the commit; there may be emails in the outbox."""
         self._ledger = ledger
+        self._mail = mail
         self._closed = closed
 
     def handle(self, batch: Sequence[Message]) -> Sequence[Rejected]:
@@ -40,7 +42,7 @@ class Close:
                 rejected.append(Rejected(message, error.reason))
         if readable:
             with metrics.ledger_seconds.labels(operation="close").time(), self._ledger.write() as session:
-                answers = [results.close(session, result) for result in readable]
+                answers = [results.close(session, result, self._mail) for result in readable]
             for result, answer in zip(readable, answers, strict=True):
                 metrics.results_total.labels(outcome="closed" if answer.counted else "stale").inc()
                 with bound(run_id=result.run_id, handler=answer.handler_name, request_id=answer.request_id):

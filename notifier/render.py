@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.policy import EmailPolicy
@@ -13,6 +14,7 @@ import jinja2
 
 from ledger.outbox import Mail
 from notifier.explain import Explained, explain
+from notifier.sum_up import summed_up
 
 MOST_NAME = 100  # characters of a handler's or an archive's name in the subject
 
@@ -49,8 +51,13 @@ def render(mail: Mail, sender: str) -> EmailMessage:
     sender: the From address. Raises CannotRender when the mail accounts for no run, or for one that cannot be told.
     """
     try:
+        if mail.lines:
+            digest = summed_up(mail.lines)
+            return _message(mail, sender, digest.subject, "digest", {"digest": digest}, digest.run_ids)
         runs = tuple(explain(run) for run in mail.runs)
-        return _message(mail, sender, runs)
+        if not runs:
+            raise CannotRender("accounts for no run")
+        return _message(mail, sender, subject_of(runs), "mail", {"runs": runs}, tuple(run.run_id for run in runs))
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, jinja2.TemplateError) as error:
         raise CannotRender(f"cannot be rendered: {error.__class__.__name__}: {error}") from error
 
@@ -62,10 +69,9 @@ def subject_of(runs: tuple[Explained, ...]) -> str:
     return subject if len(runs) == 1 else f"{subject} and {len(runs) - 1} more"
 
 
-def _message(mail: Mail, sender: str, runs: tuple[Explained, ...]) -> EmailMessage:
-    if not runs:
-        raise CannotRender("accounts for no run")
-    subject = subject_of(runs)
+def _message(
+    mail: Mail, sender: str, subject: str, template: str, known: Mapping[str, object], run_ids: Sequence[str]
+) -> EmailMessage:
     message = EmailMessage(policy=POLICY)
     message["From"] = sender
     message["To"] = mail.recipient
@@ -74,10 +80,11 @@ def _message(mail: Mail, sender: str, runs: tuple[Explained, ...]) -> EmailMessa
     message["Message-ID"] = f"<{mail.message_id}@{sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834 section 5: no vacation notice comes back
     message["X-Auto-Response-Suppress"] = "All"  # the same for Exchange
-    message["X-Eventproc-Run"] = ", ".join(run.run_id for run in runs)
-    known = {"runs": runs, "subject": subject}
-    message.set_content(_templates.get_template("mail.txt.j2").render(known), charset="utf-8")
-    message.add_alternative(_templates.get_template("mail.html.j2").render(known), subtype="html", charset="utf-8")
+    message["X-Eventproc-Run"] = ", ".join(run_ids)
+    said = {**known, "subject": subject}
+    message.set_content(_templates.get_template(f"{template}.txt.j2").render(said), charset="utf-8")
+    html = _templates.get_template(f"{template}.html.j2").render(said)
+    message.add_alternative(html, subtype="html", charset="utf-8")
     return message
 
 

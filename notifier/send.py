@@ -188,5 +188,9 @@ class Sender:
 
 
 def _context(mail: Mail) -> dict[str, str]:
+    if mail.lines:
+        return {"runs": str(len(mail.lines)), "handler": mail.lines[0].handler_name}
+    if not mail.runs:
+        return {}
     first = mail.runs[0]
     return {"run_id": first.run_id, "handler": first.handler_name, "request_id": first.request_id}

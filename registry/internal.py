@@ -14,7 +14,6 @@ from ledger.claims import (
     ClaimedRun,
     Later,
     Lease,
-    Rules,
     claim,
     event_bodies,
     hand_back,
@@ -23,6 +22,7 @@ from ledger.claims import (
 )
 from ledger.credentials import unseal
 from ledger.handlers import blob
+from ledger.rules import Rules
 from registry.auth import ServiceTokens
 from registry.refuse import Refusal, answered
 from schemas.generated import executorapi_pb2 as api

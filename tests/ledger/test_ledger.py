@@ -1,33 +1,24 @@
-"""The ledger on both databases: registrations, frozen matches, leases, ends, emails."""
+"""The ledger on both databases: registrations, frozen matches, ends, emails."""
 
-import threading
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations
+
+import time
 
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import text
 
-from ledger import Ledger, now_ms, outbox, sweeper
+from ledger import Ledger, now_ms, outbox
 from ledger.claims import (
-    Answer,
-    Claimant,
     ClaimedRun,
     Drop,
-    Later,
-    Lease,
-    Rules,
-    claim,
     event_bodies,
-    hand_back,
-    renew,
     report,
 )
 from ledger.credentials import seal, unseal
-from ledger.events import Invitation, record_events
+from ledger.events import record_events
 from ledger.handlers import (
-    HandlerView,
     NoSuchHandler,
     NotOwner,
     blob,
@@ -37,48 +28,21 @@ from ledger.handlers import (
     remove,
     revision,
 )
-from ledger.results import close
-from ledger.runs import counts, run_view, runs
+from ledger.runs import counts, runs
 from ledger.tables import Table
 from schemas.errors import TryLater
-from schemas.records import Outcome, Result, RunError, Upload
-from tests.ledger.conftest import HOOK, an_event, match_of, set_back
-
-RULES = Rules(lease_s=60.0, first_wait_s=0.0)
-Handler = Callable[..., HandlerView]
-Queued = Callable[..., list[Invitation]]
-
-
-def claimed(ledger: Ledger, run_id: str, boot: str = "boot", nonce: str = "nonce", rules: Rules = RULES) -> Answer:
-    with ledger.write() as session:
-        ((_, answer),) = claim(session, Claimant(boot, nonce, "executor"), [run_id], rules)
-    return answer
-
-
-def leased(ledger: Ledger, run_id: str, boot: str = "boot", nonce: str = "nonce") -> Lease:
-    answer = claimed(ledger, run_id, boot, nonce)
-    assert isinstance(answer, ClaimedRun), answer
-    return Lease(run_id, answer.lease_id)
-
-
-def ended(ledger: Ledger, lease: Lease, outcome: Outcome = Outcome.SUCCEEDED, **more: Any) -> Any:
-    with ledger.write() as session:
-        return close(session, Result(lease.run_id, lease.lease_id, outcome, "executor", **more))
-
-
-def lose(ledger: Ledger, *run_ids: str, rules: Rules = RULES) -> int:
-    """Lets the leases end, and the sweeper free the runs."""
-    with ledger.write() as session:
-        for run_id in run_ids:
-            set_back(session, "lease_until_ms", run_id, 10_000_000)
-    with ledger.write() as session:
-        assert set(run_ids) <= set(sweeper.ended_leases(session))
-        return sweeper.free_ended(session, list(run_ids), rules)
-
-
-def mails(ledger: Ledger) -> list[outbox.Mail]:
-    with ledger.write() as session:
-        return outbox.take(session, "sender", 100, 60.0)
+from schemas.records import Outcome, RunError, Upload
+from tests.ledger.conftest import (
+    HOOK,
+    Handler,
+    Queued,
+    an_event,
+    claimed,
+    ended,
+    leased,
+    mails,
+    match_of,
+)
 
 
 def test_migrations_make_what_the_tables_say_and_may_be_run_again(ledger: Ledger) -> None:
@@ -89,7 +53,6 @@ def test_migrations_make_what_the_tables_say_and_may_be_run_again(ledger: Ledger
 
 
 def test_the_clock_is_the_database_s_in_milliseconds(ledger: Ledger) -> None:
-    import time
 
     with ledger.read() as session:
         assert abs(now_ms(session) - time.time() * 1000) < 5000
@@ -203,104 +166,9 @@ def test_a_great_batch_is_recorded_whole(ledger: Ledger, handler: Handler) -> No
     with ledger.write() as session:
         recorded = record_events(session, [(an_event(), matches) for _ in range(200)])
 
-    assert sum(len(record.invitations) for record in recorded) == 2000
+    assert sum(record.runs for record in recorded) == 2000
     with ledger.read() as session:
         assert counts(session) == {"queued": 2000}
-
-
-def test_a_run_is_leased_to_one(ledger: Ledger, queued: Queued) -> None:
-    (run,) = queued()
-
-    assert isinstance(claimed(ledger, run.run_id, "one"), ClaimedRun)
-    assert claimed(ledger, run.run_id, "two") == Drop("it is leased by another")
-    assert claimed(ledger, "no such run") == Drop("there is no such run")
-
-
-def test_a_claim_asked_again_gives_the_same_lease_and_another_nonce_does_not(ledger: Ledger, queued: Queued) -> None:
-    (run,) = queued()
-    first = claimed(ledger, run.run_id, "boot", "nonce")
-
-    assert claimed(ledger, run.run_id, "boot", "nonce") == first
-    assert isinstance(claimed(ledger, run.run_id, "boot", "other"), Drop)
-
-
-def test_the_ledger_does_not_hold_what_acts_on_a_lease(ledger: Ledger, queued: Queued) -> None:
-    (run,) = queued()
-    lease = leased(ledger, run.run_id, boot="a-secret-of-the-process")
-
-    with ledger.read() as session:
-        for table in ("run", "attempt"):
-            row = session.execute(text(f"SELECT * FROM {table}")).one()
-            assert lease.lease_id not in map(str, row) and "a-secret-of-the-process" not in map(str, row)
-
-
-def test_of_many_who_claim_at_once_one_gets_the_run(ledger: Ledger, queued: Queued) -> None:
-    (run,) = queued()
-    answers: list[Answer] = []
-
-    def ask(name: str) -> None:
-        while True:
-            try:
-                answers.append(claimed(ledger, run.run_id, name))
-                return
-            except TryLater:
-                continue
-
-    threads = [threading.Thread(target=ask, args=(f"boot-{number}",)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-
-    assert sum(isinstance(answer, ClaimedRun) for answer in answers) == 1
-    assert len(answers) == 8
-
-
-def test_caps_per_owner_and_per_handler_put_a_claim_off(ledger: Ledger, handler: Handler, queued: Queued) -> None:
-    one, two = handler("one"), handler("two")
-    first, second = queued(2, one)
-    (third,) = queued(1, two)
-    assert isinstance(claimed(ledger, first.run_id), ClaimedRun)
-
-    capped = claimed(ledger, second.run_id, nonce="b", rules=Rules(per_handler=1))
-    assert isinstance(capped, Later) and "cap for a handler" in capped.reason
-    assert isinstance(claimed(ledger, third.run_id, nonce="c", rules=Rules(per_owner=1)), Later)
-    assert isinstance(claimed(ledger, third.run_id, nonce="d"), Later)  # its time has not come again yet
-
-
-def test_a_renewed_lease_does_not_end(ledger: Ledger, queued: Queued) -> None:
-    (run,) = queued()
-    lease = leased(ledger, run.run_id)
-    with ledger.write() as session:
-        set_back(session, "lease_until_ms", run.run_id, 10_000_000)
-
-    with ledger.write() as session:
-        assert sorted(renew(session, [Lease(run.run_id, "0" * 32), Lease("none", "x")], RULES)) == sorted(
-            ["none", run.run_id]
-        )
-        assert renew(session, [lease], RULES) == []
-        assert sweeper.ended_leases(session) == []
-        assert sweeper.free_ended(session, [run.run_id], RULES) == 0
-
-
-def test_a_lost_lease_cannot_renew_report_hand_back_or_close(ledger: Ledger, queued: Queued) -> None:
-    (run,) = queued()
-    old = leased(ledger, run.run_id, "old")
-    assert lose(ledger, run.run_id) == 1
-    new = leased(ledger, run.run_id, "new")
-
-    with ledger.write() as session:
-        assert renew(session, [old], RULES) == [run.run_id]
-        assert not report(session, old)
-        assert not hand_back(session, old, "SHUTTING_DOWN", "", True, RULES)
-    late = ended(ledger, old, text="late")
-    assert (late.counted, late.why) == (False, "its lease was lost; another has the run")
-    assert mails(ledger) == []
-    assert ended(ledger, new, text="in time").counted
-    with ledger.read() as session:
-        view = run_view(session, run.run_id)
-        assert view is not None and view.text == "in time"
-        assert [attempt.reason for attempt in view.attempts] == ["lost with its executor", "succeeded"]
 
 
 def test_a_run_ends_once_and_is_mailed_once(ledger: Ledger, queued: Queued) -> None:
@@ -370,131 +238,6 @@ def test_a_removed_handler_s_waiting_runs_are_cancelled_without_a_word_and_its_r
     assert claimed(ledger, waiting.run_id) == Drop("it has ended: cancelled")
     assert mails(ledger) == []
     assert ended(ledger, lease).counted
-
-
-def test_a_run_handed_back_is_tried_again_and_does_not_count_as_an_attempt_lost(ledger: Ledger, queued: Queued) -> None:
-    (run,) = queued()
-    rules = Rules(max_attempts=1, max_hand_backs=3, first_wait_s=0.0)
-    for number in range(2):
-        with ledger.write() as session:
-            assert hand_back(session, leased_in(session, run.run_id, number), "BTRDB_AWAY", "no route", False, rules)
-    with ledger.read() as session:
-        assert counts(session) == {"queued": 1}
-
-    with ledger.write() as session:
-        assert hand_back(session, leased_in(session, run.run_id, 9), "BTRDB_AWAY", "no route", False, rules)
-
-    (mail,) = mails(ledger)
-    assert mail.runs[0].state == Outcome.ABANDONED
-    assert mail.runs[0].error is not None and "no route" in mail.runs[0].error.message
-
-
-def leased_in(session: Any, run_id: str, number: int) -> Lease:
-    ((_, answer),) = claim(session, Claimant("boot", f"n{number}", "e"), [run_id], RULES)
-    assert isinstance(answer, ClaimedRun), answer
-    return Lease(run_id, answer.lease_id)
-
-
-def test_a_run_whose_executors_die_under_it_is_abandoned_with_one_email(ledger: Ledger, queued: Queued) -> None:
-    (run,) = queued()
-    for number in range(3):
-        leased(ledger, run.run_id, f"boot-{number}")
-        lose(ledger, run.run_id)
-
-    (mail,) = mails(ledger)
-    assert mail.runs[0].state == Outcome.ABANDONED
-    assert mail.runs[0].error is not None and "died under it 3 times" in mail.runs[0].error.message
-
-
-def test_runs_lost_together_are_tried_one_at_a_time_and_only_a_lone_loss_counts(ledger: Ledger, queued: Queued) -> None:
-    one, two = queued(2)
-    for run in (one, two):
-        leased(ledger, run.run_id, "doomed", f"nonce-{run.run_id}")
-    lose(ledger, one.run_id, two.run_id)
-
-    leased(ledger, one.run_id, "next", "a")
-    waits = claimed(ledger, two.run_id, "next", "b")
-
-    assert isinstance(waits, Later) and "one at a time" in waits.reason
-    with ledger.read() as session:
-        assert session.execute(text("SELECT sum(lost), sum(lost_together) FROM run")).one() == (0, 2)
-    lose(ledger, one.run_id)
-    with ledger.read() as session:
-        assert session.execute(text("SELECT lost FROM run WHERE id = :id"), {"id": one.run_id}).scalar_one() == 1
-
-
-def test_a_reported_run_whose_result_never_comes_is_tried_again(ledger: Ledger, queued: Queued) -> None:
-    (run,) = queued()
-    with ledger.write() as session:
-        assert report(session, leased_in(session, run.run_id, 1))
-
-    assert lose(ledger, run.run_id) == 1
-    assert isinstance(claimed(ledger, run.run_id, "again"), ClaimedRun)
-
-
-def test_invitations_go_round_the_owners_and_no_owner_has_more_than_its_share_out(
-    ledger: Ledger, handler: Handler, queued: Queued
-) -> None:
-    queued(20, handler("flood", owner="alice"))
-    queued(2, handler("calm", owner="bob"))
-    with ledger.write() as session:
-        session.execute(text("UPDATE run SET invited_at_ms = NULL"))
-        first = sweeper.due(session, per_owner=5, limit=6, reinvite_after_s=60)
-        second = sweeper.due(session, per_owner=5, limit=100, reinvite_after_s=60)
-        third = sweeper.due(session, per_owner=5, limit=100, reinvite_after_s=60)
-
-    assert [invitation.owner for invitation in first].count("bob") == 2
-    assert len({invitation.run_id for invitation in first + second}) == len(first) + len(second)
-    assert [invitation.owner for invitation in second] == ["alice"]
-    assert third == []
-
-
-def test_an_invitation_that_nobody_took_up_is_said_again(ledger: Ledger, queued: Queued) -> None:
-    (run,) = queued()
-    with ledger.write() as session:
-        assert sweeper.due(session, 10, 10, reinvite_after_s=60) == []
-        set_back(session, "invited_at_ms", run.run_id, 61_000)
-        assert sweeper.due(session, 10, 10, reinvite_after_s=60) == [run]
-
-
-def test_one_leads_until_its_time_is_over(ledger: Ledger) -> None:
-    def leads(name: str, for_s: float = 60.0) -> bool:
-        with ledger.write() as session:
-            return sweeper.lead(session, "sweeper", name, for_s)
-
-    assert [leads("a"), leads("b"), leads("a", for_s=-1.0), leads("b"), leads("a")] == [True, False, True, True, False]
-
-
-def test_the_registry_counts_as_answering_since_its_last_gap(ledger: Ledger) -> None:
-    with ledger.write() as session:
-        assert sweeper.answering_since_ms(session) is None
-        sweeper.heartbeat(session, "boot")
-        since = sweeper.answering_since_ms(session)
-        session.execute(text("UPDATE heartbeat SET since_ms = since_ms - 100000, last_ms = last_ms - 5000"))
-        sweeper.heartbeat(session, "boot")
-        assert since is not None and sweeper.answering_since_ms(session) == since - 100_000
-        session.execute(text("UPDATE heartbeat SET last_ms = last_ms - 20000"))
-        assert sweeper.answering_since_ms(session) is None
-        sweeper.heartbeat(session, "boot")
-        fresh = sweeper.answering_since_ms(session)
-        assert fresh is not None and fresh >= since
-
-
-def test_a_run_that_waits_for_a_runtime_nobody_serves_is_refused_naming_those_there_are(
-    ledger: Ledger, handler: Handler, queued: Queued
-) -> None:
-    (old,) = queued(1, handler("old", runtime="py2.7"))
-    queued(1, handler("new"))
-    with ledger.write() as session:
-        assert sweeper.unserved(session, {"py3.11"}, 60) == 0
-        set_back(session, "queued_at_ms", old.run_id, 61_000)
-        assert sweeper.unserved(session, {"py3.11"}, 60) == 1
-
-    (mail,) = mails(ledger)
-    assert (mail.runs[0].run_id, mail.runs[0].state) == (old.run_id, Outcome.REFUSED)
-    assert (
-        mail.runs[0].error is not None and "no executor serves py2.7; there are: py3.11" in mail.runs[0].error.message
-    )
 
 
 def test_an_email_is_one_sender_s_until_it_is_settled_or_its_lease_ends(ledger: Ledger, queued: Queued) -> None:

@@ -15,10 +15,11 @@ from typing import Any
 import pytest
 
 from ledger import Ledger
-from ledger.claims import Claimant, ClaimedRun, Rules, claim
+from ledger.claims import Claimant, ClaimedRun, claim
 from ledger.events import Match, record_events
 from ledger.handlers import NewHandler, register
 from ledger.outbox import Mail
+from ledger.rules import Rules
 from ledger.runs import AttemptView, RunView
 from notifier.settings import NotifierSettings
 from schemas.events import event_from
@@ -87,6 +88,7 @@ def make_run(event: dict[str, Any] | None = None, **changes: Any) -> RunView:
         peak_memory_bytes=150_000_000,
         attempt=1,
         attempts=(attempt("executor-a", "succeeded"),),
+        replay_of=None,
         event_subject="feeder7.zip",
         event_tags=("fault",),
         event_body=json.dumps(EVENT if event is None else event).encode(),

@@ -9,6 +9,7 @@ import pytest
 
 from ledger import Ledger, now_ms, outbox
 from ledger.outbox import Mail
+from ledger.rules import MailRules
 from ledger.runs import run_view
 from notifier.close import Close
 from schemas.encoding import encode
@@ -48,7 +49,7 @@ def count(outcome: str) -> float:
 def test_a_result_closes_its_run_and_leaves_the_email_to_send(book: Book) -> None:
     result = book.claimed()
     woken: list[bool] = []
-    assert Close(book.ledger, lambda: woken.append(True)).handle([told(result)]) == []
+    assert Close(book.ledger, MailRules(), lambda: woken.append(True)).handle([told(result)]) == []
     (mail,) = pending(book.ledger)
     assert (mail.recipient, mail.kind) == ("alice@example.com", "success")
     assert mail.runs[0].run_id == result.run_id
@@ -63,7 +64,7 @@ def test_a_result_closes_its_run_and_leaves_the_email_to_send(book: Book) -> Non
 def test_a_failure_goes_to_the_failure_address(outcome: Outcome, book: Book) -> None:
     error = RunError("ValueError", "no streams", "Traceback ...")
     result = dataclasses.replace(book.claimed(), outcome=outcome, error=error)
-    Close(book.ledger, lambda: None).handle([told(result)])
+    Close(book.ledger, MailRules(), lambda: None).handle([told(result)])
     (mail,) = pending(book.ledger)
     assert (mail.recipient, mail.kind) == ("bob@example.com", "failure")
     assert (mail.runs[0].state, mail.runs[0].error) == (outcome, error)
@@ -71,7 +72,7 @@ def test_a_failure_goes_to_the_failure_address(outcome: Outcome, book: Book) -> 
 
 def test_nobody_is_written_to_where_no_address_was_given(book: Book) -> None:
     result = book.claimed(success="")
-    Close(book.ledger, lambda: None).handle([told(result)])
+    Close(book.ledger, MailRules(), lambda: None).handle([told(result)])
     assert pending(book.ledger) == []
     assert state_of(book.ledger, result.run_id) == "succeeded"
 
@@ -79,7 +80,7 @@ def test_nobody_is_written_to_where_no_address_was_given(book: Book) -> None:
 def test_a_result_that_comes_twice_makes_one_email(book: Book) -> None:
     result = book.claimed()
     stale = count("stale")
-    step = Close(book.ledger, lambda: None)
+    step = Close(book.ledger, MailRules(), lambda: None)
     step.handle([told(result), told(result)])
     step.handle([told(result)])
     assert len(pending(book.ledger)) == 1
@@ -90,14 +91,14 @@ def test_a_result_of_another_lease_closes_nothing_and_wakes_nobody(book: Book) -
     result = book.claimed()
     woken: list[bool] = []
     other = dataclasses.replace(result, lease_id="0" * 32, text="not mine")
-    assert Close(book.ledger, lambda: woken.append(True)).handle([told(other)]) == []
+    assert Close(book.ledger, MailRules(), lambda: woken.append(True)).handle([told(other)]) == []
     assert state_of(book.ledger, result.run_id) == "running"
     assert pending(book.ledger) == [] and woken == []
 
 
 def test_a_result_of_an_unknown_run_closes_nothing(book: Book) -> None:
     result = dataclasses.replace(book.claimed(), run_id="5f0c2c55-55cb-5a1e-9a1c-0d6f9f3d2b10")
-    assert Close(book.ledger, lambda: None).handle([told(result)]) == []
+    assert Close(book.ledger, MailRules(), lambda: None).handle([told(result)]) == []
     assert pending(book.ledger) == []
 
 
@@ -111,7 +112,7 @@ def test_what_cannot_be_read_is_rejected_with_its_reason_and_the_rest_is_closed(
         message(good.value and good.value[:-3], 3),
         message(abandoned, 4),
     ]
-    rejected = Close(book.ledger, lambda: None).handle([*broken, good])
+    rejected = Close(book.ledger, MailRules(), lambda: None).handle([*broken, good])
     assert [one.message for one in rejected] == broken
     assert ["empty" in rejected[0].reason, "abandoned" in rejected[3].reason] == [True, True]
     assert state_of(book.ledger, result.run_id) == "succeeded"
@@ -119,7 +120,7 @@ def test_what_cannot_be_read_is_rejected_with_its_reason_and_the_rest_is_closed(
 
 def test_a_ledger_that_is_busy_leaves_the_whole_batch_for_later(book: Book, tmp_path: Any) -> None:
     result = book.claimed()
-    step = Close(book.ledger, lambda: None)
+    step = Close(book.ledger, MailRules(), lambda: None)
     other = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
     with other.write() as session:
         now_ms(session)  # a transaction begins with its first statement

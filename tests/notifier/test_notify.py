@@ -10,6 +10,7 @@ from typing import Any
 from aiosmtpd.smtp import SMTP
 
 from devstack.mail import Sink
+from ledger.rules import MailRules
 from notifier.close import Close
 from notifier.send import Sender
 from notifier.settings import NotifierSettings
@@ -54,7 +55,7 @@ def test_a_result_becomes_an_email_and_rubbish_beside_it_a_dead_letter(
         sending = threading.Thread(target=sender.run)
         closing = threading.Thread(
             target=loop.run,
-            args=(broker.consumer([RESULTS], GROUP), Close(book.ledger, sender.wake)),
+            args=(broker.consumer([RESULTS], GROUP), Close(book.ledger, MailRules(), sender.wake)),
             kwargs={"dead_letters": producer, "group": GROUP, "health": health, "stop": stop},
         )
         sending.start()

@@ -1,7 +1,7 @@
 """Which handlers an event meets."""
 
-from dispatcher.match import TagIndex
 from ledger.handlers import Matchable
+from ledger.match import TagIndex
 from schemas.events import Event
 
 HOOK = "ctingress.on_complete"

@@ -1,0 +1,179 @@
+"""Who may be invited next: owners in turn, and no more than can be used, so that one owner's flood waits in the ledger.
+
+A task in a partition that nobody has slots for would stand before everybody else's.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import TypeVar
+
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
+from sqlalchemy.orm import Session
+
+from ledger.engine import now_ms
+from ledger.rules import Rules
+from ledger.tables import QUEUED, RUNNING, RunRow
+
+CHUNK = 500  # SQLite takes 32,766 parameters in a statement
+GROUPS_AT_ONCE = 200
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Invitation:
+    """A run that may be claimed."""
+
+    run_id: str
+    owner: str
+    runtime: str
+    hook: str
+
+
+class Rooms:
+    """How many more invitations may go out, by owner and runtime, and by what the caps leave."""
+
+    def __init__(self, session: Session, rules: Rules, now: int, owners: Collection[str] | None = None) -> None:
+        """owners: the only ones to be asked about; None: all. Counts what is out and what runs."""
+        self._rules = rules
+        self._out: Counter[tuple[str, str]] = Counter()
+        self._of_owner: Counter[str] = Counter()
+        self._of_handler: Counter[int] = Counter()
+        out = and_(RunRow.state == QUEUED, RunRow.invited_at_ms > now - _reinvite_ms(rules))
+        for owner, runtime, handler_id, count in session.execute(_counted(out, owners)):
+            self._out[(owner, runtime)] += count
+            self._of_owner[owner] += count
+            self._of_handler[handler_id] += count
+        if rules.per_owner or rules.per_handler:
+            for owner, _, handler_id, count in session.execute(_counted(RunRow.state == RUNNING, owners)):
+                self._of_owner[owner] += count
+                self._of_handler[handler_id] += count
+
+    def left(self, owner: str, runtime: str, handler_id: int) -> int:
+        """How many invitations may go out for this handler now."""
+        rules = self._rules
+        left = rules.invited_per_owner - self._out[(owner, runtime)]
+        if rules.per_owner:
+            left = min(left, rules.per_owner - self._of_owner[owner])
+        if rules.per_handler:
+            left = min(left, rules.per_handler - self._of_handler[handler_id])
+        return max(left, 0)
+
+    def take(self, owner: str, runtime: str, handler_id: int) -> bool:
+        """Whether one more may go out; then it counts as out."""
+        if not self.left(owner, runtime, handler_id):
+            return False
+        self._out[(owner, runtime)] += 1
+        self._of_owner[owner] += 1
+        self._of_handler[handler_id] += 1
+        return True
+
+
+@dataclass(frozen=True)
+class Due:
+    """invitations: to be sent now; waiting: more is due than has room, so it is worth looking again soon."""
+
+    invitations: tuple[Invitation, ...]
+    waiting: bool
+
+
+def due(session: Session, rules: Rules, limit: int) -> Due:
+    """The runs to invite now, noted as invited: queued, due, and not invited within rules.reinvite_after_s.
+
+    Owners come in turn, an owner's handlers in turn, a handler's runs by age; at most limit, and no more than Rooms leaves.
+    """
+    now = now_ms(session)
+    rooms = Rooms(session, rules, now)
+    ready = _ready(rules, now)
+    groups = session.execute(
+        select(RunRow.owner, RunRow.runtime, RunRow.handler_id).where(RunRow.state == QUEUED).distinct()
+    ).all()
+    lines: dict[str, list[list[tuple[Invitation, int]]]] = defaultdict(list)
+    waiting = len(groups) > GROUPS_AT_ONCE
+    for owner, runtime, handler_id in _some([(owner, runtime, handler) for owner, runtime, handler in groups]):
+        room = min(rooms.left(owner, runtime, handler_id), limit)
+        query = (
+            select(RunRow.id, RunRow.owner, RunRow.runtime, RunRow.hook)
+            .where(
+                RunRow.owner == owner, RunRow.runtime == runtime, RunRow.handler_id == handler_id,
+                RunRow.state == QUEUED, ready,
+            )
+            .order_by(RunRow.queued_at_ms, RunRow.id)
+            .limit(room + 1)
+        )  # fmt: skip
+        rows = [(Invitation(*row), handler_id) for row in session.execute(query)]
+        waiting = waiting or len(rows) > room
+        if room and rows:
+            lines[owner].append(rows[:room])
+    chosen: list[Invitation] = []
+    for invitation, handler_id in _in_turn([list(_in_turn(handlers)) for handlers in lines.values()]):
+        if len(chosen) == limit:
+            waiting = True
+            break
+        if rooms.take(invitation.owner, invitation.runtime, handler_id):
+            chosen.append(invitation)
+        else:
+            waiting = True
+    _note_invited(session, chosen, now)
+    return Due(tuple(chosen), waiting)
+
+
+def at_once(session: Session, rules: Rules, made: Collection[tuple[Invitation, int]], now: int) -> set[str]:
+    """Of runs that are just being made, (invitation, handler id) each: the ids of those that may be invited at once.
+
+    The others wait for their turn in the ledger; so does every run of an owner who has some waiting there already.
+    """
+    owners = {invitation.owner for invitation, _ in made}
+    rooms = Rooms(session, rules, now, owners)
+    behind = set()
+    for owner in owners:
+        query = select(RunRow.id).where(RunRow.owner == owner, RunRow.state == QUEUED, _ready(rules, now)).limit(1)
+        if session.scalar(query) is not None:
+            behind.add(owner)
+    return {
+        invitation.run_id
+        for invitation, handler_id in made
+        if invitation.owner not in behind and rooms.take(invitation.owner, invitation.runtime, handler_id)
+    }
+
+
+def _reinvite_ms(rules: Rules) -> int:
+    return int(rules.reinvite_after_s * 1000)
+
+
+def _ready(rules: Rules, now: int) -> ColumnElement[bool]:
+    stale = now - _reinvite_ms(rules)
+    return and_(RunRow.not_before_ms <= now, or_(RunRow.invited_at_ms.is_(None), RunRow.invited_at_ms <= stale))
+
+
+def _counted(which: ColumnElement[bool], owners: Collection[str] | None) -> Select[str, str, int, int]:
+    query = select(RunRow.owner, RunRow.runtime, RunRow.handler_id, func.count()).where(which)
+    if owners is not None:
+        query = query.where(RunRow.owner.in_(owners))
+    return query.group_by(RunRow.owner, RunRow.runtime, RunRow.handler_id)
+
+
+def _some(groups: list[tuple[str, str, int]]) -> list[tuple[str, str, int]]:
+    """At most GROUPS_AT_ONCE of them, others each time, owners in turn."""
+    random.shuffle(groups)
+    owners: dict[str, list[tuple[str, str, int]]] = defaultdict(list)
+    for group in groups:
+        owners[group[0]].append(group)
+    return list(_in_turn(list(owners.values())))[:GROUPS_AT_ONCE]
+
+
+def _in_turn(lines: Collection[Collection[T]]) -> Iterator[T]:
+    """The first of each line, the second of each, and so on."""
+    for rank in zip_longest(*lines):
+        yield from (one for one in rank if one is not None)
+
+
+def _note_invited(session: Session, chosen: list[Invitation], now: int) -> None:
+    for start in range(0, len(chosen), CHUNK):
+        ids = [invitation.run_id for invitation in chosen[start : start + CHUNK]]
+        session.execute(update(RunRow).where(RunRow.id.in_(ids)).values(invited_at_ms=now))

@@ -1,0 +1,72 @@
+"""Many closed runs -> what their digest says, in plain words; no layout in here."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from ledger.runs import RunLine
+from notifier.explain import VERBS, clean, moment
+from schemas.records import Outcome
+
+
+@dataclass(frozen=True)
+class Told:
+    """One run. when: to the second, UTC; error: one line, '' when it succeeded."""
+
+    run_id: str
+    verb: str
+    archive: str
+    when: str
+    error: str
+
+
+@dataclass(frozen=True)
+class OfHandler:
+    """A handler's runs. summary: '12 failed, 1 timed out'."""
+
+    handler: str
+    summary: str
+    runs: tuple[Told, ...]
+
+
+@dataclass(frozen=True)
+class Digest:
+    """subject: one line; why: why these runs have no emails of their own; handlers: by name."""
+
+    subject: str
+    why: str
+    handlers: tuple[OfHandler, ...]
+    run_ids: tuple[str, ...]
+
+
+def summed_up(lines: Sequence[RunLine]) -> Digest:
+    """Everything that a digest says of these runs: at least one, in the order in which they are to be told."""
+    handlers = []
+    for (_, name), some in groupby(lines, key=lambda line: (line.handler_id, line.handler_name)):
+        of_one = list(some)
+        handlers.append(OfHandler(_line(name), _summary(of_one), tuple(_told(line) for line in of_one)))
+    count, most = len(lines), max(handlers, key=lambda one: len(one.runs))
+    more = f" and {len(handlers) - 1} other handler{'s' if len(handlers) > 2 else ''}" if len(handlers) > 1 else ""
+    return Digest(
+        subject=f"[eventproc] {count} run{'s' if count > 1 else ''}: {_summary(lines)} ({most.handler[:100]}{more})",
+        why="There were so many emails to this address lately that these runs are told of together.",
+        handlers=tuple(handlers),
+        run_ids=tuple(line.run_id for line in lines),
+    )
+
+
+def _summary(lines: Sequence[RunLine]) -> str:
+    counted = Counter(line.outcome for line in lines)
+    return ", ".join(f"{counted[outcome]} {VERBS[outcome]}" for outcome in Outcome if counted[outcome])
+
+
+def _told(line: RunLine) -> Told:
+    when = moment(line.ended_at_ms * 1_000_000, digits=3)
+    return Told(line.run_id, VERBS[line.outcome], _line(line.subject) or "an event", when, _line(line.error))
+
+
+def _line(text: str) -> str:
+    return " ".join(clean(text).split())

@@ -1,0 +1,106 @@
+"""Past events once more, on both databases: new runs by the present handlers, that point to the old ones."""
+
+import pytest
+from sqlalchemy import text
+
+from ledger import Ledger
+from ledger.events import record_events
+from ledger.fair import due
+from ledger.handlers import remove
+from ledger.replay import CannotReplay, Page, Planned, Selection, check, plan, replay
+from ledger.rules import Rules
+from ledger.runs import counts, runs
+from schemas.events import Event
+from tests.ledger.conftest import HOOK, Handler, an_event, match_of
+
+RULES = Rules()
+
+
+def recorded(ledger: Ledger, *events: Event, matches: tuple[object, ...] = ()) -> None:
+    with ledger.write() as session:
+        record_events(session, [(event, [match_of(m) for m in matches]) for event in events], RULES)  # type: ignore[arg-type]
+
+
+def made(ledger: Ledger, selection: Selection, replay_id: str = "again") -> Page:
+    with ledger.write() as session:
+        return replay(session, selection, replay_id)
+
+
+def test_an_event_runs_again_by_the_handlers_that_match_now_and_the_new_runs_point_to_the_old(
+    ledger: Ledger, handler: Handler
+) -> None:
+    event, first = an_event(), handler("first")
+    recorded(ledger, event, matches=(first,))
+    handler("first", blob=b"corrected")
+    handler("late", tags=())
+    handler("elsewhere", tags=("south",))
+    with ledger.read() as session:
+        (old,) = runs(session, event.request_id)
+
+    page = made(ledger, Selection(HOOK, event.request_id))
+
+    assert [(one.handler_name, one.match.version, one.why, one.replay_of) for one in page.planned] == [
+        ("first", 1, "shares north", old.run_id),
+        ("late", 0, "has no tags, so it takes every event", None),
+    ]
+    with ledger.write() as session:
+        assert len(runs(session, event.request_id)) == 3
+        invited = {invitation.run_id for invitation in due(session, RULES, 10).invitations}
+        assert invited == {one.run_id for one in page.planned}
+
+
+def test_a_plan_changes_nothing_and_a_replay_made_twice_makes_its_runs_once(ledger: Ledger, handler: Handler) -> None:
+    event = an_event()
+    recorded(ledger, event, matches=(handler(),))
+    selection = Selection(HOOK, event.request_id)
+    with ledger.read() as session:
+        planned = plan(session, selection, "again")
+        assert counts(session) == {"queued": 1}
+
+    first, second = made(ledger, selection), made(ledger, selection)
+    other = made(ledger, selection, "another")
+
+    assert [one.run_id for one in planned.planned] == [one.run_id for one in first.planned]
+    assert [one.there for one in first.planned + second.planned] == [False, True]
+    assert [one.replay_of for one in second.planned] == [one.replay_of for one in first.planned]
+    assert other.planned[0].replay_of == first.planned[0].run_id
+    with ledger.read() as session:
+        assert counts(session) == {"queued": 3}
+
+
+def test_a_new_handler_runs_on_past_archives_of_a_time_range_page_by_page(ledger: Ledger, handler: Handler) -> None:
+    events = [an_event() for _ in range(7)]
+    recorded(ledger, *events, matches=(handler("old"),))
+    outside = an_event()
+    recorded(ledger, outside)
+    with ledger.write() as session:
+        session.execute(
+            text("UPDATE event SET received_at_ms = received_at_ms - 86400000 WHERE request_id = :id"),
+            {"id": outside.request_id},
+        )
+        since = session.scalar(text("SELECT max(received_at_ms) - 1000 FROM event"))
+    new = handler("new")
+    selection = Selection(HOOK, since_ms=since, handler_id=new.id)
+
+    found: list[Planned] = []
+    after: tuple[int, str] | None = None
+    pages = 0
+    while pages == 0 or after is not None:
+        with ledger.write() as session:
+            page = replay(session, selection, "month", after, limit=3)
+        found.extend(page.planned)
+        after, pages = page.after, pages + 1
+
+    assert pages == 3
+    assert {one.request_id for one in found} == {event.request_id for event in events}
+    assert {one.handler_name for one in found} == {"new"}
+
+
+def test_what_is_not_there_cannot_be_replayed(ledger: Ledger, handler: Handler) -> None:
+    gone = handler()
+    with ledger.write() as session:
+        remove(session, gone.id, "alice", admin=False)
+        with pytest.raises(CannotReplay, match=r"handler \d+ was removed or never was"):
+            check(session, Selection(HOOK, handler_id=gone.id))
+        with pytest.raises(CannotReplay, match="has the RequestID nowhere"):
+            check(session, Selection(HOOK, "nowhere"))
