@@ -63,6 +63,7 @@ class Layout:
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "EVENTPROC_MAIL_DIR": str(self.mail),
             "EVENTPROC_METRICS": " ".join(self.metrics_urls()),
+            "EVENTPROC_LEDGER_URL": self.ledger_url,
             "EVENTPROC_API_KEYS": " ".join(f"{user}={key}" for user, key in self.api_keys.items()),
         }
 

@@ -122,7 +122,7 @@ class Stack:
         )
 
     def _dispatcher(self) -> Process:
-        return self._station("dispatcher", {})
+        return self._station("dispatcher", {"SWEEPER_RECONCILE_EVERY_S": "30"})
 
     def _executor(self) -> Process:
         layout, tls = self.layout, self.layout.certificates

@@ -10,6 +10,7 @@ import uuid
 import structlog
 
 from dispatcher.dispatch import Dispatch
+from dispatcher.reconcile import Reconciler
 from dispatcher.settings import DispatcherSettings, SweeperSettings
 from dispatcher.sweep import Sweeper, guarded
 from ledger import Ledger
@@ -60,6 +61,8 @@ def main() -> int:
     sweeper = Sweeper(ledger, broker.producer(), admin, rules, sweeping, uuid.uuid4().hex)
     thread = threading.Thread(target=guarded(lambda: sweeper.run(stop, health), broke), name="sweeper", daemon=True)
     thread.start()
+    reconciler = Reconciler(ledger, sweeping, uuid.uuid4().hex)
+    threading.Thread(target=guarded(lambda: reconciler.run(stop), broke), name="reconciler", daemon=True).start()
     consumer = broker.consumer(hook_names(), settings.group, instance=settings.instance)
     step = Dispatch(ledger, producer, rules, settings.flush_timeout_s)
     loop.run(

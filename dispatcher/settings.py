@@ -29,6 +29,8 @@ class SweeperSettings(BaseSettings):
     soon_s: float = Field(0.1, gt=0, description="the same while more is due than may be invited")
     at_most: int = Field(1000, ge=1, description="invitations in one turn")
     unserved_after_s: float = Field(3600.0, gt=0, description="a run whose runtime nobody serves is refused after this")
+    reconcile_every_s: float = Field(300.0, gt=0, description="between two comparisons of the books, for the metrics")
+    reconcile_over_s: float = Field(86_400.0, gt=0, description="how far back they go")
     runtimes: str = Field("", validation_alias="REGISTRY_RUNTIMES", description="served runtimes, comma-separated")
     notifier_group: str = "eventproc-notifier"
     flush_timeout_s: float = Field(10.0, gt=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import func, select, update
@@ -11,7 +12,7 @@ from ledger.engine import is_postgresql, now_ms
 from ledger.runs import RunLine, RunView, lines, views
 from ledger.tables import GIVEN_UP, PENDING, SENDING, SENT, NotificationRow, NotificationRunRow
 
-__all__ = ["Mail", "RunLine", "RunView", "counts", "give_up", "postpone", "sent", "take"]
+__all__ = ["Mail", "MailLine", "RunLine", "RunView", "counts", "give_up", "postpone", "recent", "retry", "sent", "take"]
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,52 @@ def postpone(session: Session, mail_id: int, reason: str, after_s: float) -> Non
 def give_up(session: Session, mail_id: int, reason: str) -> None:
     """Never: the reason stays for the operator."""
     _settle(session, mail_id, state=GIVEN_UP, ended_at_ms=now_ms(session), reason=reason[:1000])
+
+
+@dataclass(frozen=True)
+class MailLine:
+    """An email in short; runs: how many it accounts for; reason: why it was put off or given up last."""
+
+    id: int
+    message_id: str
+    created_at_ms: int
+    recipient: str
+    kind: str
+    state: str
+    tries: int
+    runs: int
+    reason: str
+
+
+def recent(session: Session, state: str, recipient: str, limit: int) -> list[MailLine]:
+    """The newest emails; state, recipient: only those, unless empty."""
+    runs = (
+        select(func.count())
+        .where(NotificationRunRow.notification_id == NotificationRow.id)
+        .correlate(NotificationRow)
+        .scalar_subquery()
+    )
+    query = select(NotificationRow, runs).order_by(NotificationRow.id.desc()).limit(limit)
+    if state:
+        query = query.where(NotificationRow.state == state)
+    if recipient:
+        query = query.where(NotificationRow.recipient == recipient)
+    return [
+        MailLine(
+            row.id, row.message_id, row.created_at_ms, row.recipient, row.kind, row.state, row.tries, count, row.reason
+        )
+        for row, count in session.execute(query)
+    ]
+
+
+def retry(session: Session, mail_ids: Sequence[int]) -> int:
+    """Emails that were given up are due again, as if not tried yet, with their old message_id; returns how many."""
+    done = session.execute(
+        update(NotificationRow)
+        .where(NotificationRow.id.in_(mail_ids), NotificationRow.state == GIVEN_UP)
+        .values(state=PENDING, not_before_ms=now_ms(session), tries=0, ended_at_ms=None)
+    )
+    return int(done.rowcount)  # type: ignore[attr-defined]
 
 
 def counts(session: Session) -> dict[str, int]:

@@ -12,7 +12,6 @@ from sqlalchemy.orm import Session
 from ledger.engine import now_ms
 from ledger.fair import CHUNK
 from ledger.tables import (
-    GIVEN_UP,
     PENDING,
     QUEUED,
     REPORTED,
@@ -123,12 +122,6 @@ def unknown_events(session: Session, keys: Sequence[tuple[str, str]]) -> list[tu
     return [key for key in keys if key not in known]
 
 
-def given_up(session: Session, limit: int) -> list[NotificationRow]:
-    """The newest emails that were given up, with their reasons."""
-    query = select(NotificationRow).where(NotificationRow.state == GIVEN_UP).order_by(NotificationRow.id.desc())
-    return list(session.scalars(query.limit(limit)))
-
-
 def _against_matches(session: Session, since_ms: int) -> tuple[int, int, list[str]]:
     events = expected = 0
     missing: list[str] = []
@@ -208,4 +201,4 @@ def _problem(session: Session, kind: str, what: str, query: Select[str]) -> Prob
 
 
 def _counted(session: Session, query: Select[str, int]) -> dict[str, int]:
-    return {state: count for state, count in session.execute(query).tuples()}  # noqa: C416 - a Result has keys()
+    return dict(session.execute(query).tuples().all())

@@ -221,6 +221,15 @@ class NotificationRunRow(Table):
     notification_id: Mapped[int] = mapped_column(ForeignKey("notification.id"), index=True)
 
 
+class RedrivenRow(Table):
+    """A dead letter that was sent again; number: its offset in the topic of dead letters."""
+
+    __tablename__ = "redriven"
+    number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    by: Mapped[str] = mapped_column(String(200))
+
+
 class LeaderRow(Table):
     """Who does what only one may do at a time, and until when."""
 

@@ -28,6 +28,7 @@ from registry.refuse import Refusal, answered
 from schemas.generated import executorapi_pb2 as api
 from schemas.generated.executorapi_pb2_grpc import ExecutorServiceServicer
 from telemetry import metrics
+from telemetry.bounded import owner_label
 
 log = structlog.get_logger()
 
@@ -61,7 +62,8 @@ class Executors(ExecutorServiceServicer):
                 keys[owner] = unseal(session, self._ledger, owner) or ""
             now = now_ms(session) if runs else 0
         for run in runs:
-            metrics.queue_wait_seconds.observe(max(now - run.queued_at_ms, 0) / 1000)
+            wait_s = max(now - run.queued_at_ms, 0) / 1000
+            metrics.queue_wait_seconds.labels(owner=owner_label(run.owner)).observe(wait_s)
         return api.ClaimResponse(
             answers=[_answer(run_id, answer, keys) for run_id, answer in answers],
             events=[api.EventBody(key=key, body=body) for key, body in bodies.items()],

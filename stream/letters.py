@@ -15,6 +15,7 @@ from stream.messages import Message
 
 LONGEST_REASON = 10_000
 KEPT_BYTES = 1024 * 1024  # of a message that is too large for a dead letter
+_CUT_END = f" bytes only the first {KEPT_BYTES} are kept, and no headers]"
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,11 @@ class Rejected:
 
     message: Message
     reason: str
+
+
+def is_whole(letter: DeadLetter) -> bool:
+    """Whether the letter holds its message whole, so that it may be sent again."""
+    return not letter.reason.endswith(_CUT_END)
 
 
 def send_letter(dead_letters: Producer, rejected: Rejected, group: str) -> None:
@@ -41,6 +47,6 @@ def send_letter(dead_letters: Producer, rejected: Rejected, group: str) -> None:
             key=(letter.key or b"")[:KEPT_BYTES],
             value=(letter.value or b"")[:KEPT_BYTES],
             headers=(),
-            reason=f"{letter.reason} [of its {size} bytes only the first {KEPT_BYTES} are kept, and no headers]",
+            reason=f"{letter.reason} [of its {size}{_CUT_END}",
         )
         dead_letters.send(DEAD_LETTERS, encode("dead_letter", to_plain(short)), key=key, headers=headers)

@@ -1,6 +1,6 @@
 """Every Prometheus metric, declared once. The attribute is the metric's name without its prefix, eventproc_.
 
-Units are base units (seconds, bytes). Labels are bounded: hooks, topics, runtimes, outcomes; never a run, an owner or a handler.
+Units are base units (seconds, bytes). Labels are bounded: hooks, topics, runtimes, outcomes; never a run or a handler; an owner only by telemetry/bounded.py.
 Naming follows https://prometheus.io/docs/practices/naming/.
 """
 
@@ -47,7 +47,9 @@ warm_children = Gauge("eventproc_warm_children", "Children made ready ahead", ["
 sandbox_layer = Gauge(
     "eventproc_sandbox_layer", "1: the layer of the sandbox is on; 0: it cannot be had here", ["layer"]
 )
-queue_wait_seconds = Histogram("eventproc_queue_wait_seconds", "From a run's queueing to its claim", buckets=WAITING)
+queue_wait_seconds = Histogram(
+    "eventproc_queue_wait_seconds", "From a run's queueing to its claim", ["owner"], buckets=WAITING
+)
 handler_start_seconds = Histogram(
     "eventproc_handler_start_seconds", "From the task in hand to the handler's first line", buckets=ROUND_TRIP
 )
@@ -66,6 +68,14 @@ email_seconds = Histogram("eventproc_email_seconds", "Handing one email to the S
 ledger_seconds = Histogram("eventproc_ledger_seconds", "Transactions of the ledger", ["operation"], buckets=ROUND_TRIP)
 grpc_requests_total = Counter("eventproc_grpc_requests_total", "gRPC calls answered", ["method", "code"])
 grpc_seconds = Histogram("eventproc_grpc_seconds", "gRPC calls, from request to answer", ["method"], buckets=ROUND_TRIP)
+
+# the ledger's books, by whoever leads the reconciliation
+unaccounted = Gauge(
+    "eventproc_unaccounted", "What does not add up in the ledger, by kind; 0 when all is well", ["kind"]
+)
+runs_state = Gauge("eventproc_runs_state", "Runs of the last day, by state", ["state"])
+emails_state = Gauge("eventproc_emails_state", "Emails of the last day, by state", ["state"])
+oldest_queued_seconds = Gauge("eventproc_oldest_queued_seconds", "How long the run that waits longest has been due")
 
 # every process
 last_turn_age_seconds = Gauge("eventproc_last_turn_age_seconds", "Since the main loop last turned")

@@ -18,10 +18,17 @@ def upgrade() -> None:
                     sqlite_where=queued, postgresql_where=queued)
     op.create_index('run_invited', 'run', ['owner', 'invited_at_ms'], sqlite_where=invited, postgresql_where=invited)
     op.create_index('event_received', 'event', ['received_at_ms'])
+    op.create_table('redriven',
+    sa.Column('number', sa.BigInteger(), autoincrement=False, nullable=False),
+    sa.Column('at_ms', sa.BigInteger(), nullable=False),
+    sa.Column('by', sa.String(length=200), nullable=False),
+    sa.PrimaryKeyConstraint('number')
+    )
     op.create_index('notification_recent', 'notification', ['recipient', 'kind', 'created_at_ms'])
 
 
 def downgrade() -> None:
+    op.drop_table('redriven')
     op.drop_index('notification_recent', 'notification')
     op.drop_index('event_received', 'event')
     op.drop_index('run_invited', 'run')

@@ -1,0 +1,23 @@
+"""eventproc-admin: the operators' command line."""
+
+from __future__ import annotations
+
+import typer
+
+from admin import books, dead_letters, replay
+
+app = typer.Typer(
+    name="eventproc-admin",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Event processing, for operators.",
+)
+app.add_typer(dead_letters.app, name="dead-letters")
+app.command()(replay.replay)
+app.command()(books.matches)
+app.command()(books.reconcile)
+app.add_typer(books.emails, name="emails")
+
+
+if __name__ == "__main__":
+    app(prog_name="eventproc-admin")

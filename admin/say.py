@@ -1,0 +1,59 @@
+"""What the commands print: tables for people, JSON for scripts; and times as people write them."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+_AGO = re.compile(r"(\d+)(s|min|h|d|w)")
+_UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Prints a table; what users wrote is shown as it is, never as markup."""
+    shown = Table(title=Text(title), title_justify="left", show_edge=False, pad_edge=False)
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    for row in rows:
+        shown.add_row(*(Text(str(cell)) for cell in row))
+    out.print(shown)
+
+
+def as_json(value: Any) -> None:
+    """Prints one JSON document."""
+    typer.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def fail(problem: str, code: int = 1) -> typer.Exit:
+    """Prints what is wrong to stderr; raise what comes back."""
+    err.print(Text(f"eventproc-admin: {problem}"))
+    return typer.Exit(code)
+
+
+def moment(ms: int) -> str:
+    """ms since the epoch as 2026-01-31T12:00:00Z."""
+    return datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def when_ms(text: str) -> int:
+    """A time as people write it: 90s, 30min, 24h, 7d, 2w ago; or RFC 3339, UTC when no offset is given. ms since the epoch."""
+    ago = _AGO.fullmatch(text.strip())
+    if ago:
+        at = datetime.now(UTC) - timedelta(**{_UNITS[ago[2]]: int(ago[1])})
+        return int(at.timestamp() * 1000)
+    try:
+        given = datetime.fromisoformat(text.strip())
+    except ValueError:
+        raise typer.BadParameter(f"{text!r} is no time; 24h, 7d, 2026-01-31 or 2026-01-31T12:00:00Z would be") from None
+    return int((given if given.tzinfo else given.replace(tzinfo=UTC)).timestamp() * 1000)

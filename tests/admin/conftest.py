@@ -1,0 +1,64 @@
+"""The command line over a ledger and a broker in memory."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from admin import desk
+from admin.__main__ import app
+from ledger import Ledger
+from ledger.handlers import HandlerView, NewHandler, register
+from schemas.topics import topics
+from stream.memory import MemoryBroker
+
+HOOK = "ctingress.on_complete"
+
+
+@pytest.fixture
+def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
+    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    monkeypatch.setenv("EVENTPROC_LEDGER_URL", url)
+    opened = Ledger.open(url)
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def broker(monkeypatch: pytest.MonkeyPatch) -> MemoryBroker:
+    memory = MemoryBroker()
+    memory.admin().ensure_topics(topics(("py3.11",), 1), 1, 8 * 1024 * 1024)
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    monkeypatch.setattr(desk, "open_broker", lambda settings: memory)
+    return memory
+
+
+@pytest.fixture
+def handler(ledger: Ledger) -> Callable[..., HandlerView]:
+    def make(name: str, *tags: str, **changed: Any) -> HandlerView:
+        new = {
+            "hook": HOOK, "name": name, "owner": "alice", "tags": tags, "notify_on_success": "ok@example.com",
+            "notify_on_failure": "bad@example.com", "runtime": "py3.11", "blob": b"pickle", **changed,
+        }  # fmt: skip
+        with ledger.write() as session:
+            return register(session, NewHandler(**new), "alice")
+
+    return make
+
+
+def call(*arguments: str, code: int = 0) -> str:
+    """Calls eventproc-admin in this process; all that it printed."""
+    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    assert result.exit_code == code, (result.exit_code, result.output, result.exception)
+    return result.output
+
+
+def told(*arguments: str, code: int = 0) -> Any:
+    """The same with --json, read."""
+    return json.loads(call(*arguments, "--json", code=code))

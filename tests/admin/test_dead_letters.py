@@ -1,0 +1,87 @@
+"""Dead letters, as an operator meets them."""
+
+from pathlib import Path
+
+from ledger import Ledger
+from schemas.topics import DEAD_LETTERS
+from stream.letters import Rejected, send_letter
+from stream.memory import MemoryBroker
+from stream.messages import Message
+
+from .conftest import HOOK, call, told
+
+HEADERS = (("ce_id", b"1234"), ("content-type", b"application/json"))
+
+
+def a_letter(
+    broker: MemoryBroker, value: bytes = b"{broken", topic: str = HOOK, reason: str = "not readable as JSON"
+) -> None:
+    send_letter(
+        broker.producer(), Rejected(Message(topic, 0, 7, b"key", value, HEADERS, 0), reason), "eventproc-dispatcher"
+    )
+
+
+def test_they_are_listed_with_origin_and_reason_and_found_by_filters(broker: MemoryBroker, ledger: Ledger) -> None:
+    assert "There are no dead letters." in call("dead-letters", "list")
+    a_letter(broker)
+    a_letter(broker, topic="eventproc.results", reason="result: the message is empty")
+
+    shown = call("dead-letters", "list")
+    assert f"{HOOK}/0/7" in shown and "not readable as JSON" in shown and "2 of 2" in shown
+    assert [one["number"] for one in told("dead-letters", "list", "--topic", HOOK)] == [0]
+    assert [one["number"] for one in told("dead-letters", "list", "--reason", "is empty")] == [1]
+    assert told("dead-letters", "list", "--until", "1h") == []
+    assert len(told("dead-letters", "list", "--since", "1h", "--limit", "1")) == 1
+
+
+def test_one_is_shown_whole_and_its_bytes_can_be_saved(broker: MemoryBroker, ledger: Ledger, tmp_path: Path) -> None:
+    a_letter(broker, b"\xff\x00[red]not markup")
+
+    shown = told("dead-letters", "show", "0", "--output", str(tmp_path / "value"))
+
+    assert (shown["topic"], shown["offset"], shown["key"], shown["headers"]["ce_id"]) == (HOOK, 7, "key", "1234")
+    assert (tmp_path / "value").read_bytes() == b"\xff\x00[red]not markup"
+    assert "header ce_id" in call("dead-letters", "show", "0")
+    assert "there is no dead letter 5" in call("dead-letters", "show", "5", code=1)
+
+
+def test_a_dry_run_sends_nothing_and_a_redriven_message_is_as_it_was_and_goes_once(
+    broker: MemoryBroker, ledger: Ledger
+) -> None:
+    a_letter(broker)
+    a_letter(broker, b"another")
+
+    assert "1 would be sent" in call("dead-letters", "redrive", "0", "--dry-run")
+    assert broker.messages(HOOK) == []
+
+    assert "1 sent; 0 were redriven before" in call("dead-letters", "redrive", "0")
+    (message,) = broker.messages(HOOK)
+    assert (message.key, message.value, message.headers) == (b"key", b"{broken", HEADERS)
+
+    assert "1 sent; 1 were redriven before" in call("dead-letters", "redrive", "--topic", HOOK)
+    assert [m.value for m in broker.messages(HOOK)] == [b"{broken", b"another"]
+    assert all(one["redriven_at"] for one in told("dead-letters", "list"))
+    assert "1 sent" in call("dead-letters", "redrive", "1", "--again")
+
+
+def test_nothing_is_redriven_unasked_or_unknown(broker: MemoryBroker, ledger: Ledger) -> None:
+    a_letter(broker)
+
+    assert "which ones?" in call("dead-letters", "redrive", code=2)
+    assert "has the number 9; nothing was sent" in call("dead-letters", "redrive", "0", "9", code=1)
+    assert broker.messages(HOOK) == []
+
+
+def test_a_message_that_was_too_large_to_be_kept_whole_is_not_redriven(ledger: Ledger, broker: MemoryBroker) -> None:
+    broker.max_message_bytes = 1024 * 1024
+    a_letter(broker, bytes(3 * 1024 * 1024))
+
+    assert "too many to be kept whole: 0" in call("dead-letters", "redrive", "0")
+    assert broker.messages(HOOK) == []
+
+
+def test_something_else_in_the_topic_is_shown_as_what_it_is(broker: MemoryBroker, ledger: Ledger) -> None:
+    broker.producer().send(DEAD_LETTERS, b"hello", key=b"k")
+
+    (one,) = told("dead-letters", "list")
+    assert one["reason"].startswith("not a dead letter of ours")
