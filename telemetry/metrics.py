@@ -1,6 +1,7 @@
 """Every Prometheus metric, declared once. The attribute is the metric's name without its prefix, eventproc_.
 
-Units are base units (seconds, bytes). Labels are bounded: hooks, topics, runtimes, outcomes; never a run or a handler; an owner only by telemetry/bounded.py.
+Units are base units (seconds, bytes). Labels are bounded: hooks, topics, runtimes, outcomes; never a run or a handler; an
+owner only by telemetry/bounded.py.
 Naming follows https://prometheus.io/docs/practices/naming/.
 """
 
