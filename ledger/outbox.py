@@ -58,19 +58,25 @@ def take(session: Session, sender: str, limit: int, lease_s: float) -> list[Mail
     return mails
 
 
-def sent(session: Session, mail_id: int) -> None:
-    """The SMTP server has taken it."""
-    _settle(session, mail_id, state=SENT, ended_at_ms=now_ms(session), reason="")
+def sent(session: Session, mail: Mail) -> None:
+    """The SMTP server has taken it; that counts even when the lease was lost meanwhile, or it would be sent once more."""
+    query = update(NotificationRow).where(NotificationRow.id == mail.id, NotificationRow.state != SENT)
+    session.execute(query.values(state=SENT, ended_at_ms=now_ms(session), reason=""))
 
 
-def postpone(session: Session, mail_id: int, reason: str, after_s: float) -> None:
-    """Not now: due again after after_s."""
-    _settle(session, mail_id, state=PENDING, not_before_ms=now_ms(session) + int(after_s * 1000), reason=reason[:1000])
+def postpone(session: Session, mail: Mail, reason: str, after_s: float) -> None:
+    """Not now: due again after after_s. Nothing happens when another sender has taken it meanwhile."""
+    _settle(session, mail, state=PENDING, not_before_ms=now_ms(session) + int(after_s * 1000), reason=reason[:1000])
 
 
-def give_up(session: Session, mail_id: int, reason: str) -> None:
-    """Never: the reason stays for the operator."""
-    _settle(session, mail_id, state=GIVEN_UP, ended_at_ms=now_ms(session), reason=reason[:1000])
+def put_back(session: Session, mail: Mail) -> None:
+    """Not come to: due again at once, as if it had not been taken."""
+    _settle(session, mail, state=PENDING, not_before_ms=now_ms(session), tries=NotificationRow.tries - 1)
+
+
+def give_up(session: Session, mail: Mail, reason: str) -> None:
+    """Never: the reason stays for the operator. Nothing happens when another sender has taken it meanwhile."""
+    _settle(session, mail, state=GIVEN_UP, ended_at_ms=now_ms(session), reason=reason[:1000])
 
 
 @dataclass(frozen=True)
@@ -124,7 +130,10 @@ def counts(session: Session) -> dict[str, int]:
     return dict(session.execute(select(NotificationRow.state, func.count()).group_by(NotificationRow.state)).all())
 
 
-def _settle(session: Session, mail_id: int, **values: object) -> None:
-    session.execute(
-        update(NotificationRow).where(NotificationRow.id == mail_id, NotificationRow.state == SENDING).values(**values)
+def _settle(session: Session, mail: Mail, **values: object) -> None:
+    ours = (
+        NotificationRow.id == mail.id,
+        NotificationRow.state == SENDING,
+        NotificationRow.tries == mail.tries,  # each taking counts one up: another number is another sender's
     )
+    session.execute(update(NotificationRow).where(*ours).values(**values))

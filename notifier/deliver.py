@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import smtplib
+import socket
 import ssl
+import threading
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Self
 
@@ -11,6 +15,7 @@ from faults import point
 from notifier.settings import NotifierSettings
 from schemas.errors import TryLater
 
+GREETING = 220
 TOO_LARGE = (
     552  # RFC 1870: the answer to MAIL FROM with a SIZE that is too large speaks of the message, not of the sender
 )
@@ -64,7 +69,8 @@ class Conversation:
         assert self._client is not None
         try:
             point("smtp.before_data")
-            self._client.sendmail(self._settings.sender, [recipient], message)
+            with _within(self._client, self._settings.mail_s):
+                self._client.sendmail(self._settings.sender, [recipient], message)
             point("smtp.after_data")
         except smtplib.SMTPRecipientsRefused as error:
             code, said = error.recipients[recipient]
@@ -87,15 +93,20 @@ class Conversation:
         tls = ssl.create_default_context(cafile=str(settings.smtp_ca) if settings.smtp_ca else None)
         client: smtplib.SMTP
         if settings.smtp_security == "tls":
-            client = smtplib.SMTP_SSL(settings.smtp_host, settings.port, timeout=settings.smtp_timeout_s, context=tls)
+            client = smtplib.SMTP_SSL(timeout=settings.smtp_timeout_s, context=tls)
         else:
-            client = smtplib.SMTP(settings.smtp_host, settings.port, timeout=settings.smtp_timeout_s)
+            client = smtplib.SMTP(timeout=settings.smtp_timeout_s)
+        client._host = settings.smtp_host  # type: ignore[attr-defined]  # the name that TLS checks; connect() does not set it
         try:
-            if settings.smtp_security == "starttls":
-                client.starttls(context=tls)  # raises when the server does not offer it: never in the clear instead
-            if settings.smtp_user:
-                client.login(settings.smtp_user, settings.smtp_password.get_secret_value())
-            client.ehlo_or_helo_if_needed()
+            with _within(client, settings.mail_s):
+                code, said = client.connect(settings.smtp_host, settings.port)
+                if code != GREETING:
+                    raise smtplib.SMTPConnectError(code, said)
+                if settings.smtp_security == "starttls":
+                    client.starttls(context=tls)  # raises when the server does not offer it: never in the clear instead
+                if settings.smtp_user:
+                    client.login(settings.smtp_user, settings.smtp_password.get_secret_value())
+                client.ehlo_or_helo_if_needed()
         except BaseException:
             client.close()
             raise
@@ -107,6 +118,26 @@ class Conversation:
             self._client = None
         detail = f"{code} {_text(said)}" if code else f"{error.__class__.__name__}: {error}"[:300]
         return TryLater(f"SMTP server {self._settings.smtp_host}:{self._settings.port}: {detail}")
+
+
+@contextlib.contextmanager
+def _within(client: smtplib.SMTP, seconds: float) -> Iterator[None]:
+    """Breaks the connection off when the block takes longer. The socket's own timeout begins anew with each byte, so a server
+    that says a little now and then would hold the sender for ever."""
+
+    def cut() -> None:
+        connection = client.sock
+        if connection is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(connection, socket.SHUT_RDWR)
+
+    timer = threading.Timer(seconds, cut)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def _not_taken(code: int, said: bytes | str, what: str) -> NotNow | Refused:

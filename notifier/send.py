@@ -107,7 +107,7 @@ class Sender:
         with Conversation(self._settings) as conversation:
             for place, mail in enumerate(mails):
                 if self._stop.is_set() or time.monotonic() > enough:
-                    self._put_back(mails[place:], "not come to", began)
+                    self._put_back(mails[place:], began)
                     return
                 with bound(**_context(mail)):
                     try:
@@ -115,7 +115,7 @@ class Sender:
                     except TryLater as error:
                         self._health.ready("smtp", False, error.reason)
                         self._postpone(mail, error.reason, began)
-                        self._put_back(mails[place + 1 :], error.reason, began)
+                        self._put_back(mails[place + 1 :], began)
                         raise
         self._health.ready("smtp", True)
 
@@ -131,12 +131,9 @@ class Sender:
         except (Refused, CannotRender) as error:
             self._give_up(mail, str(error), began)
         except NotNow as error:
-            if mail.tries >= self._settings.most_tries:
-                self._give_up(mail, f"{error} (tried {mail.tries} times)", began)
-            else:
-                self._postpone(mail, str(error), began)
+            self._postpone(mail, str(error), began)
         else:
-            self._noted(lambda session: outbox.sent(session, mail.id), began)
+            self._noted(lambda session: outbox.sent(session, mail), began)
             metrics.emails_total.labels(outcome="sent").inc()
             log.info("sent", recipient=mail.recipient, kind=mail.kind, message_id=mail.message_id)
 
@@ -150,22 +147,25 @@ class Sender:
         return ""
 
     def _give_up(self, mail: Mail, reason: str, began: float) -> None:
-        self._noted(lambda session: outbox.give_up(session, mail.id, reason), began)
+        self._noted(lambda session: outbox.give_up(session, mail, reason), began)
         metrics.emails_total.labels(outcome="given_up").inc()
         log.error("given up", recipient=mail.recipient, kind=mail.kind, reason=reason)
 
     def _postpone(self, mail: Mail, reason: str, began: float) -> None:
+        if mail.tries >= self._settings.most_tries:
+            self._give_up(mail, f"{reason} (tried {mail.tries} times)", began)
+            return
         wait = self._settings.wait_s(mail.tries)
-        self._noted(lambda session: outbox.postpone(session, mail.id, reason, wait), began)
+        self._noted(lambda session: outbox.postpone(session, mail, reason, wait), began)
         metrics.emails_total.labels(outcome="postponed").inc()
         log.warning(
             "postponed", recipient=mail.recipient, kind=mail.kind, reason=reason, after_s=wait, tries=mail.tries
         )
 
-    def _put_back(self, mails: Sequence[Mail], reason: str, began: float) -> None:
+    def _put_back(self, mails: Sequence[Mail], began: float) -> None:
         def put_back(session: Session) -> None:
             for mail in mails:
-                outbox.postpone(session, mail.id, reason, 0.0)
+                outbox.put_back(session, mail)
 
         if mails:
             self._noted(put_back, began)

@@ -246,7 +246,7 @@ def test_an_email_is_one_sender_s_until_it_is_settled_or_its_lease_ends(ledger: 
     (mail,) = mails(ledger)
     assert mails(ledger) == []
     with ledger.write() as session:
-        outbox.postpone(session, mail.id, "greylisted", 0.0)
+        outbox.postpone(session, mail, "greylisted", 0.0)
     (again,) = mails(ledger)
     assert (again.message_id, again.tries) == (mail.message_id, 2)
     with ledger.write() as session:
@@ -254,8 +254,8 @@ def test_an_email_is_one_sender_s_until_it_is_settled_or_its_lease_ends(ledger: 
     (after,) = mails(ledger)
     assert after.message_id == mail.message_id
     with ledger.write() as session:
-        outbox.sent(session, mail.id)
-        outbox.give_up(session, mail.id, "too late")
+        outbox.sent(session, mail)
+        outbox.give_up(session, mail, "too late")
         assert outbox.counts(session) == {"sent": 1}
         assert outbox.take(session, "sender", 10, 60.0) == []
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from ledger import Ledger
 from ledger.claims import Claimant, ClaimedRun, claim
@@ -224,6 +225,11 @@ class Book:
             started_at_ns=START_NS,
             ended_at_ns=START_NS + 10**9,
         )
+
+    def set_back_mails(self) -> None:
+        """Makes every email that waits due."""
+        with self.ledger.write() as session:
+            session.execute(text("UPDATE notification SET not_before_ms = id WHERE state = 'pending'"))
 
 
 @pytest.fixture

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import socket
 import ssl
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +66,9 @@ class Server:
             return "250 OK"
         if answer == "hang":
             await asyncio.sleep(3600)
+        if answer == "slow":
+            await asyncio.sleep(0.3)
+            answer = "250 OK"
         if answer.startswith("250"):
             self.kept.append(envelope.content)
             self.secure.append(session.ssl is not None or server.transport.get_extra_info("ssl_object") is not None)
@@ -141,6 +147,53 @@ def test_a_server_that_hangs_over_an_email_is_away_after_the_timeout(smtp: Serve
         conversation = Conversation(settings(port, smtp_timeout_s=0.5))
         with conversation, pytest.raises(TryLater, match=r"TimeoutError|timed out"):
             conversation.deliver("alice@example.com", MESSAGE)
+
+
+@contextmanager
+def dripping(greets: bool) -> Iterator[int]:
+    """A server that says a little all the time and never comes to an end; after its greeting, or with it. Gives its port."""
+    stop = threading.Event()
+
+    def talk(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            if greets:
+                connection.sendall(b"220 mail.example.com\r\n")
+                connection.recv(1000)
+            while not stop.wait(0.02):
+                connection.sendall(b"250-wait a little\r\n" if greets else b"220-wait a little\r\n")
+
+    def serve(server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=talk, args=(server.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=serve, args=(server,), daemon=True).start()
+        yield server.getsockname()[1]
+        stop.set()
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.mark.parametrize("greets", [True, False])
+def test_a_server_that_drips_and_never_answers_is_cut_off(greets: bool, settings: Settings) -> None:
+    with dripping(greets) as port:
+        conversation = Conversation(settings(port, smtp_timeout_s=0.1))
+        with conversation, pytest.raises(TryLater, match="SMTPServerDisconnected"):
+            conversation.deliver("alice@example.com", MESSAGE)
+
+
+def test_a_slow_server_is_waited_for(smtp: Serve, settings: Settings) -> None:
+    server = Server(data="slow")
+    with smtp(server.protocol()) as port, Conversation(settings(port)) as conversation:
+        conversation.deliver("alice@example.com", MESSAGE)
+    assert server.kept == [MESSAGE]
+
+
+def test_a_server_that_greets_with_a_refusal_is_away(settings: Settings) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=lambda: server.accept()[0].sendall(b"554 5.3.2 no mail today\r\n"), daemon=True).start()
+        with pytest.raises(TryLater, match="no mail today"):
+            Conversation(settings(server.getsockname()[1])).connect()
 
 
 def test_a_server_that_is_not_there_is_away_and_named(settings: Settings) -> None:

@@ -18,6 +18,7 @@ from aiosmtpd.smtp import SMTP
 from devstack.mail import Sink
 from ledger import Ledger, outbox, results
 from ledger.outbox import Mail
+from ledger.rules import MailRules
 from notifier.send import Sender
 from notifier.settings import NotifierSettings
 from schemas.errors import TryLater
@@ -171,6 +172,104 @@ def test_a_server_that_breaks_off_leaves_every_email_for_later(smtp: Serve, sett
             sender.turn()
     assert health.ready_answer()[1]["checks"]["smtp"]["ok"] is False
     assert len(due(book.ledger)) == 2, "the one that it broke off at waits, the others are due"
+
+
+class Dying(Picky):
+    """Takes the email and is gone before it could say so, as often as told."""
+
+    def __init__(self, folder: Path, times: int) -> None:
+        super().__init__(folder, {})
+        self.times = times
+
+    async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:
+        answer = await super().handle_DATA(server, session, envelope)
+        self.times -= 1
+        if self.times >= 0:
+            server.transport.abort()
+        return answer
+
+
+def test_an_email_that_the_server_took_and_never_confirmed_comes_again_under_the_same_message_id(
+    tmp_path: Path, smtp: Serve, settings: Settings, book: Book
+) -> None:
+    close(book.ledger, book.claimed())
+    sink = Dying(tmp_path / "mail", times=1)
+    with smtp(lambda: SMTP(sink)) as port:
+        sender = Sender(book.ledger, settings(port, first_wait_s=0.001), Health("notifier"))
+        with pytest.raises(TryLater):
+            sender.turn()
+        while sender.turn() == 0:
+            pass
+        assert sender.turn() == 0
+    one, two = (email.message_from_bytes(path.read_bytes()) for path in sorted(sink._folder.glob("*.eml")))
+    assert one["Message-ID"] == two["Message-ID"] and one["X-Eventproc-Run"] == two["X-Eventproc-Run"]
+
+
+def test_an_email_over_which_the_server_dies_each_time_is_given_up_with_the_reason_and_the_next_one_goes_out(
+    tmp_path: Path, smtp: Serve, settings: Settings, book: Book
+) -> None:
+    for recipient in ("bob@example.com", "alice@example.com"):
+        close(book.ledger, book.claimed(name=recipient.partition("@")[0], success=recipient))
+    sink = Dying(tmp_path / "mail", times=2)
+    with smtp(lambda: SMTP(sink)) as port:
+        sender = Sender(book.ledger, settings(port, first_wait_s=0.001, most_tries=2), Health("notifier"))
+        for _ in range(2):
+            book.set_back_mails()
+            with pytest.raises(TryLater):
+                sender.turn()
+        sender.turn()
+    with book.ledger.read() as session:
+        (given_up,) = outbox.recent(session, "given_up", "", 10)
+        (sent,) = outbox.recent(session, "sent", "", 10)
+    assert given_up.recipient == "bob@example.com" and given_up.reason.endswith("(tried 2 times)")
+    assert sent.recipient == "alice@example.com" and sent.tries == 1, "not come to is not tried"
+
+
+def test_what_a_sender_says_of_an_email_that_another_has_taken_meanwhile_does_not_make_it_go_out_twice(
+    book: Book,
+) -> None:
+    # given an email whose first sender lost its lease, and a second sender
+    close(book.ledger, book.claimed())
+    (first,) = due(book.ledger)
+    with book.ledger.write() as session:
+        (second,) = outbox.take(session, "second", 1, 60.0)
+        # when the first says that it is to be tried again: it is the second's
+        outbox.postpone(session, first, "the server is away", 0.0)
+        outbox.give_up(session, first, "refused")
+        assert outbox.counts(session) == {"sending": 1}
+        # when the second puts it off, and the first had sent it after all: it has been sent
+        outbox.postpone(session, second, "greylisted", 0.0)
+        outbox.sent(session, first)
+        assert outbox.take(session, "third", 1, 60.0) == []
+        assert outbox.counts(session) == {"sent": 1}
+
+
+def test_in_a_storm_every_run_is_in_exactly_one_of_the_emails_that_arrive(
+    sink: Picky, smtp: Serve, settings: Settings, book: Book
+) -> None:
+    guard = MailRules(storm_after=3, digest_every_s=0.001, digest_most=4)
+    ended = [book.claimed() for _ in range(10)]
+    for result in ended:
+        with book.ledger.write() as session:
+            assert results.close(session, result, guard).counted
+    with smtp(lambda: SMTP(sink)) as port:
+        sender = Sender(book.ledger, settings(port), Health("notifier"))
+        while len(outbox_states(book.ledger)) > 1:
+            sender.turn()
+    runs = [
+        run.strip()
+        for path in sink._folder.glob("*.eml")
+        for run in email.message_from_bytes(path.read_bytes(), policy=email.policy.default)["X-Eventproc-Run"].split(
+            ","
+        )
+    ]
+    assert sorted(runs) == sorted(result.run_id for result in ended)
+
+
+def outbox_states(ledger: Ledger) -> set[str]:
+    """The states of the emails, and 'sent'."""
+    with ledger.read() as session:
+        return {"sent", *outbox.counts(session)}
 
 
 def test_a_server_that_is_away_is_waited_for_and_shown(
