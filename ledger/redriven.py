@@ -11,7 +11,7 @@ from ledger.tables import RedrivenRow
 
 def redriven(session: Session) -> dict[int, int]:
     """When (ms) each dead letter was redriven last, by its number."""
-    return dict(session.execute(select(RedrivenRow.number, RedrivenRow.at_ms)).tuples().all())
+    return dict(session.execute(select(RedrivenRow.number, RedrivenRow.at_ms)).all())
 
 
 def note_redriven(session: Session, number: int, by: str) -> None:

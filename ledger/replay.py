@@ -16,18 +16,24 @@ from ledger.handlers import get_handler, matchable, revision
 from ledger.match import Matched, TagIndex
 from ledger.tables import EventRow, RunRow
 from schemas.events import Event, run_id
+from schemas.records import Outcome
+
+MISSING, FAILED = "missing", "failed"
+UNWELL = {outcome.value for outcome in Outcome} - {Outcome.SUCCEEDED.value, Outcome.CANCELLED.value}
 
 
 @dataclass(frozen=True)
 class Selection:
     """Which events, and for whom. request_id: that one event; else those received since (ms, included) until (ms, excluded).
-    handler_id: only for that handler; None: for all that match now."""
+    handler_id: only for that handler; None: for all that match now. only: 'missing', where the handler has no run for the event
+    yet; 'failed', where its newest run ended otherwise than well; '' for both and all others."""
 
     hook: str
     request_id: str = ""
     since_ms: int | None = None
     until_ms: int | None = None
     handler_id: int | None = None
+    only: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,13 +89,16 @@ def plan(
         for matched in index.match(event):
             if selection.handler_id in (None, matched.handler.handler_id):
                 found.append((event, matched))
-    before = _newest(session, [(e.hook, e.request_id, m.handler.handler_id) for e, m in found])
+    before = _newest(session, [(e.hook, e.request_id, m.handler.handler_id) for e, m in found], replay_id)
+    made = [run_id(e.hook, e.request_id, m.handler.handler_id, replay_id) for e, m in found]
+    there = _there(session, made)
     planned = []
-    for event, matched in found:
-        of = before.get((event.request_id, matched.handler.handler_id))
-        new = run_id(event.hook, event.request_id, matched.handler.handler_id, replay_id)
-        there = of is not None and of[0] == new
-        planned.append(_planned(session, event, matched, new, of[1] if there and of else of and of[0], there))
+    for (event, matched), new in zip(found, made, strict=True):
+        old = before.get((event.request_id, matched.handler.handler_id))
+        if new in there:
+            planned.append(_planned(session, event, matched, new, there[new], True))
+        elif _wanted(selection.only, old):
+            planned.append(_planned(session, event, matched, new, old.run_id if old else None, False))
     last = rows[-1] if len(rows) == limit else None
     return Page(tuple(planned), len(rows), (last.received_at_ms, last.request_id) if last is not None else None)
 
@@ -131,15 +140,41 @@ def _events(session: Session, selection: Selection, after: tuple[int, str] | Non
     return session.scalars(query.options(defer(EventRow.body))).all()
 
 
-def _newest(session: Session, keys: Sequence[tuple[str, str, int]]) -> dict[tuple[str, int], tuple[str, str | None]]:
-    """By (request id, handler id): the newest run and what that one replays."""
-    newest: dict[tuple[str, int], tuple[str, str | None]] = {}
+@dataclass(frozen=True)
+class _Old:
+    run_id: str
+    state: str
+
+
+def _wanted(only: str, old: _Old | None) -> bool:
+    if only == MISSING:
+        return old is None
+    if only == FAILED:
+        return old is not None and old.state in UNWELL
+    return True
+
+
+def _there(session: Session, run_ids: Sequence[str]) -> dict[str, str | None]:
+    """The runs of these ids that have been made, and what each does again."""
+    found: dict[str, str | None] = {}
+    for start in range(0, len(run_ids), CHUNK):
+        query = select(RunRow.id, RunRow.replay_of).where(RunRow.id.in_(run_ids[start : start + CHUNK]))
+        found.update((run, of) for run, of in session.execute(query))
+    return found
+
+
+def _newest(session: Session, keys: Sequence[tuple[str, str, int]], but: str) -> dict[tuple[str, int], _Old]:
+    """By (request id, handler id): the newest run that the replay called but did not make."""
+    newest: dict[tuple[str, int], _Old] = {}
     for start in range(0, len(keys), CHUNK):
         query = (
-            select(RunRow.request_id, RunRow.handler_id, RunRow.id, RunRow.replay_of)
-            .where(tuple_(RunRow.hook, RunRow.request_id, RunRow.handler_id).in_(keys[start : start + CHUNK]))
+            select(RunRow.request_id, RunRow.handler_id, RunRow.id, RunRow.state)
+            .where(
+                tuple_(RunRow.hook, RunRow.request_id, RunRow.handler_id).in_(keys[start : start + CHUNK]),
+                RunRow.replay_id != but,
+            )
             .order_by(RunRow.queued_at_ms, RunRow.id)
         )
-        for request_id, handler_id, run, of in session.execute(query):
-            newest[(request_id, handler_id)] = (run, of)
+        for request_id, handler_id, run, state in session.execute(query):
+            newest[(request_id, handler_id)] = _Old(run, state)
     return newest

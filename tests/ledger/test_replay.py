@@ -11,7 +11,8 @@ from ledger.replay import CannotReplay, Page, Planned, Selection, check, plan, r
 from ledger.rules import Rules
 from ledger.runs import counts, runs
 from schemas.events import Event
-from tests.ledger.conftest import HOOK, Handler, an_event, match_of
+from schemas.records import Outcome
+from tests.ledger.conftest import HOOK, Handler, Queued, an_event, ended, leased, match_of
 
 RULES = Rules()
 
@@ -66,6 +67,41 @@ def test_a_plan_changes_nothing_and_a_replay_made_twice_makes_its_runs_once(ledg
     assert other.planned[0].replay_of == first.planned[0].run_id
     with ledger.read() as session:
         assert counts(session) == {"queued": 3}
+
+
+def test_a_replay_that_goes_on_after_another_replay_makes_nothing_twice(ledger: Ledger, handler: Handler) -> None:
+    events = [an_event(), an_event()]
+    recorded(ledger, *events, matches=(handler(),))
+    everything = Selection(HOOK, since_ms=0)
+    with ledger.write() as session:  # broke off after its first page
+        first = replay(session, everything, "again", limit=1)
+    made(ledger, everything, "another")
+
+    went_on = made(ledger, everything, "again")
+
+    assert [one.there for one in went_on.planned] == [True, False]
+    assert went_on.planned[0].replay_of == first.planned[0].replay_of
+    with ledger.read() as session:
+        assert counts(session) == {"queued": 2 + 2 + 2}
+
+
+def test_a_replay_of_what_failed_or_of_what_never_ran_leaves_the_rest_alone(
+    ledger: Ledger, handler: Handler, queued: Queued
+) -> None:
+    well, badly, _waiting = queued(3)
+    ended(ledger, leased(ledger, well.run_id, nonce="a"))
+    ended(ledger, leased(ledger, badly.run_id, nonce="b"), Outcome.TIMED_OUT)
+    new = handler("new")
+
+    failed = made(ledger, Selection(HOOK, since_ms=0, only="failed"), "again")
+    missing = made(ledger, Selection(HOOK, since_ms=0, only="missing"), "and again")
+
+    assert [one.replay_of for one in failed.planned] == [badly.run_id]
+    assert [one.match.handler_id for one in missing.planned] == [new.id] * 3
+    repeated = made(ledger, Selection(HOOK, since_ms=0, only="failed"), "again")
+    assert [(one.run_id, one.there) for one in repeated.planned] == [(failed.planned[0].run_id, True)]
+    with ledger.read() as session:
+        assert counts(session) == {"queued": 1 + 1 + 3, "succeeded": 1, "timed_out": 1}
 
 
 def test_a_new_handler_runs_on_past_archives_of_a_time_range_page_by_page(ledger: Ledger, handler: Handler) -> None:
