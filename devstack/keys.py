@@ -7,7 +7,9 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 
 def make_keys(users: Mapping[str, Sequence[str]], file: Path) -> dict[str, str]:
@@ -28,19 +30,41 @@ def make_keys(users: Mapping[str, Sequence[str]], file: Path) -> dict[str, str]:
     return keys
 
 
+@dataclass(frozen=True)
+class Holder:
+    """Whose key it is, and the collections (each with all below it) that it may see and change; None: all."""
+
+    user: str
+    collections: tuple[str, ...] | None = None
+
+    def may(self, collection: str) -> bool:
+        """Whether streams of that collection are this holder's to see and change."""
+        return self.collections is None or any(
+            collection == allowed or collection.startswith(allowed + "/") for allowed in self.collections
+        )
+
+
 class KeyFile:
-    """The file of digests, read again when it changes."""
+    """The file of digests, read again when it changes.
+
+    An entry may have "collections": a list of collections, to keep its key to these and what is below them.
+    """
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._seen: tuple[int, int] = (0, 0)
-        self._users: dict[str, str] = {}
+        self._holders: dict[str, Holder] = {}
 
-    def user_of(self, key: str) -> str | None:
-        """The user whose key it is, or None."""
+    def holder_of(self, key: str) -> Holder | None:
+        """Whose key it is, or None."""
         stat = self._file.stat()
         if (stat.st_mtime_ns, stat.st_size) != self._seen:
             entries = json.loads(self._file.read_text())["keys"]
-            self._users = {entry["sha256"]: entry["user"] for entry in entries}
+            self._holders = {entry["sha256"]: _holder(entry) for entry in entries}
             self._seen = (stat.st_mtime_ns, stat.st_size)
-        return self._users.get(hashlib.sha256(key.encode()).hexdigest())
+        return self._holders.get(hashlib.sha256(key.encode()).hexdigest())
+
+
+def _holder(entry: Mapping[str, Any]) -> Holder:
+    collections = entry.get("collections")
+    return Holder(entry["user"], None if collections is None else tuple(c.rstrip("/") for c in collections))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,17 @@ class Running:
     def endpoint(self) -> str:
         """host:port."""
         return f"{self.server.address}:{self.server.port}"
+
+
+def limit_key(running: Running, user: str, collections: list[str]) -> str:
+    """Adds a user whose key sees these collections only; returns the key."""
+    file = running.settings.keys_file
+    own = make_keys({user: ()}, file.with_name("limited.json"))
+    entries = json.loads(file.read_text())["keys"]
+    limited = json.loads(file.with_name("limited.json").read_text())["keys"]
+    entries += [{**entry, "collections": collections} for entry in limited]
+    file.write_text(json.dumps({"keys": entries}))
+    return own[user]
 
 
 def start(folder: Path, registry: str | None = None) -> Running:

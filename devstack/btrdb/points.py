@@ -1,4 +1,4 @@
-"""Points of one stream as two arrays: merging, windows, snapping. Pure functions of numpy arrays.
+"""Points of one stream as two arrays: merging, cutting, snapping. Pure functions of numpy arrays.
 
 times: int64, ns since the epoch, ascending; values: float64, as long.
 """
@@ -107,35 +107,6 @@ def without(old: Points, start: int, end: int) -> Points:
     """All points but those with start <= time < end."""
     low, high = np.searchsorted(old.times, [start, end], "left")
     return Points(np.delete(old.times, slice(low, high)), np.delete(old.values, slice(low, high)))
-
-
-def aligned_windows(points: Points, start: int, end: int, pointwidth: int) -> WindowStats:
-    """Windows of 2**pointwidth ns; start and end lose their lowest bits first; empty windows are left out."""
-    start, end = start >> pointwidth << pointwidth, end >> pointwidth << pointwidth
-    inside = points.between(start, end)
-    return _windows(inside, inside.times >> pointwidth, lambda index: index << pointwidth)
-
-
-def windows(points: Points, start: int, end: int, width: int) -> WindowStats:
-    """Windows of width ns from start on, whole ones only; empty windows are left out."""
-    end = start + (end - start) // width * width
-    inside = points.between(start, end)
-    return _windows(inside, (inside.times - start) // width, lambda index: start + index * width)
-
-
-def _windows(points: Points, index: Times, time_of: object) -> WindowStats:
-    if not len(points):
-        none = np.empty(0, np.float64)
-        return WindowStats(np.empty(0, np.int64), none, none, none, np.empty(0, np.uint64), none)
-    assert callable(time_of)
-    firsts = np.flatnonzero(np.r_[True, index[1:] != index[:-1]])
-    count = np.diff(np.r_[firsts, len(index)])
-    values = points.values
-    mean = np.add.reduceat(values, firsts) / count
-    minimum, maximum = np.minimum.reduceat(values, firsts), np.maximum.reduceat(values, firsts)
-    mean = np.clip(mean, minimum, maximum)  # rounding must not push a mean out of its own values
-    spread = np.add.reduceat((values - np.repeat(mean, count)) ** 2, firsts) / count
-    return WindowStats(time_of(index[firsts]), minimum, mean, maximum, count.astype(np.uint64), np.sqrt(spread))
 
 
 def snap(points: Points, start: int, end: int, period: int) -> Points:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from devstack.btrdb import refusals
 from devstack.btrdb.refusals import Refusal, no_such_stream
 from devstack.btrdb.store import FIRST_VERSION, Store
+from devstack.keys import Holder
 
 TAGS = ("name", "unit", "ingress", "distiller")
 LONGEST = 256
@@ -98,18 +99,23 @@ def _update(store: Store, seen: Description, expected: int, fields: Mapping[str,
         raise _ambiguous() from None
 
 
-def collections(store: Store, prefix: str) -> list[str]:
-    """Names of collections that start with prefix, sorted."""
+def collections(store: Store, prefix: str, holder: Holder) -> list[str]:
+    """Names of collections that start with prefix and that the holder may see, sorted."""
     with store.lock:
         rows = store.sql.execute(
             "SELECT DISTINCT collection FROM streams WHERE substr(collection, 1, ?) = ? ORDER BY 1",
             (len(prefix), prefix),
         )
-        return [row[0] for row in rows]
+        return [row[0] for row in rows if holder.may(row[0])]
 
 
-def look_up(store: Store, collection: str, is_prefix: bool, tags: Pairs, annotations: Pairs) -> list[Description]:
-    """Streams whose tags and annotations are as given (None: the key is enough), in a collection or below a prefix."""
+def look_up(
+    store: Store, collection: str, is_prefix: bool, tags: Pairs, annotations: Pairs, holder: Holder
+) -> list[Description]:
+    """Streams whose tags and annotations are as given (None: the key is enough), in a collection or below a prefix.
+
+    Those that the holder may not see are left out.
+    """
     where, values = ["1"], list[str | int]()
     if is_prefix:
         where.append("substr(collection, 1, ?) = ?")
@@ -125,7 +131,7 @@ def look_up(store: Store, collection: str, is_prefix: bool, tags: Pairs, annotat
         rows = store.sql.execute(
             f"SELECT {_COLUMNS} FROM streams WHERE {' AND '.join(where)} ORDER BY collection, name", values
         ).fetchall()
-    found = [_description(row) for row in rows]
+    found = [stream for stream in map(_description, rows) if holder.may(stream.collection)]
     return [stream for stream in found if _has(stream.annotations, annotations)]
 
 
@@ -133,11 +139,11 @@ def _has(held: Pairs, wanted: Pairs) -> bool:
     return all(key in held and (value is None or held[key] == value) for key, value in wanted.items())
 
 
-def usage(store: Store, prefix: str) -> tuple[dict[str, int], dict[str, int]]:
+def usage(store: Store, prefix: str, holder: Holder) -> tuple[dict[str, int], dict[str, int]]:
     """How many streams below prefix carry each tag (not empty) and each annotation."""
     tags: dict[str, int] = {}
     annotations: dict[str, int] = {}
-    for stream in look_up(store, prefix, True, {}, {}):
+    for stream in look_up(store, prefix, True, {}, {}, holder):
         for key, value in stream.tags.items():
             if value:
                 tags[key] = tags.get(key, 0) + 1
@@ -150,13 +156,22 @@ _VIEW = "uuid, collection, name, unit, ingress, distiller, property_version, ann
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
 
 
-def query(store: Store, statement: str, params: list[str]) -> Iterator[bytes]:
-    """Rows of a SELECT over table streams, each as JSON. PostgreSQL's $1 and ::type are understood. Raises Refusal 441."""
+def query(store: Store, statement: str, params: list[str], holder: Holder) -> Iterator[bytes]:
+    """Rows of a SELECT over table streams, as far as the holder may see them, each as JSON.
+
+    PostgreSQL's $1 and ::type are understood. Raises Refusal 441.
+    """
     text = re.sub(r"\$(\d+)", r"?\1", re.sub(r"::\w+(\([^)]*\))?", "", statement))
     reader = sqlite3.connect(f"file:{store.file}?mode=ro", uri=True)
     try:
-        reader.execute(f"CREATE TEMP VIEW visible AS SELECT {_VIEW} FROM streams")
+        reader.create_function("may_see", 1, holder.may, deterministic=True)
+        reader.execute(f"CREATE TEMP VIEW visible AS SELECT {_VIEW} FROM streams WHERE may_see(collection)")
+        reader.execute("PRAGMA case_sensitive_like = ON")  # as PostgreSQL's
+        reader.execute("SELECT 1 FROM json_each('[]')")  # its first use makes a table, which a query may not
         text = re.sub(r"\bstreams\b", "visible", text, flags=re.IGNORECASE)
+        if "skeys(annotations)" in text:  # the client's list_unique_annotations: hstore's keys, a row each
+            text = text.replace("skeys(annotations)", "each.key")
+            text = text.replace("from visible", "from visible, json_each(visible.annotations) AS each")
         reader.set_authorizer(_authorize)
         cursor = reader.execute(text, params)
         names = [re.sub(r"\(.*", "", column[0]).lower() for column in cursor.description or ()]
@@ -171,8 +186,10 @@ def query(store: Store, statement: str, params: list[str]) -> Iterator[bytes]:
         reader.close()
 
 
-def _authorize(action: int, table: str | None, *_: str | None) -> int:
-    seen = action != sqlite3.SQLITE_READ or table in ("streams", "visible")
+def _authorize(action: int, table: str | None, _column: str | None, _database: str | None, within: str | None) -> int:
+    seen = (
+        action != sqlite3.SQLITE_READ or table in ("visible", "json_each") or (table, within) == ("streams", "visible")
+    )
     return sqlite3.SQLITE_OK if action in _ALLOWED and seen else sqlite3.SQLITE_DENY
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from devstack.addresses import free_address
 from devstack.certificates import make_certificates
-from devstack.keys import KeyFile, make_keys
+from devstack.keys import Holder, KeyFile, make_keys
 
 
 def test_an_address_whose_port_is_taken_is_not_given_out() -> None:
@@ -27,12 +27,12 @@ def test_a_key_is_known_by_its_digest_alone_and_a_new_file_is_seen(tmp_path: Pat
     keys = make_keys({"alice": ["user"], "admin": ["user", "admin"]}, file)
     reader = KeyFile(file)
 
-    assert reader.user_of(keys["alice"]) == "alice"
-    assert reader.user_of("wrong") is None
+    assert reader.holder_of(keys["alice"]) == Holder("alice")
+    assert reader.holder_of("wrong") is None
     assert keys["alice"] not in file.read_text()
     assert file.stat().st_mode & 0o777 == 0o600
     new = make_keys({"bob": ["user"]}, file)
-    assert (reader.user_of(keys["alice"]), reader.user_of(new["bob"])) == (None, "bob")
+    assert (reader.holder_of(keys["alice"]), reader.holder_of(new["bob"])) == (None, Holder("bob"))
 
 
 def test_a_client_that_trusts_the_ca_accepts_the_certificate_at_its_address_and_no_other(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_a_stream_replayed_from_its_changes_is_the_same(running: Any, conn: Any,
     stream.delete(START + 2 * MS, START + 4 * MS)
     stream.insert(points(50)[30:])
     before = read(stream)
-    running.server._store._forget(str(stream.uuid))
+    running.server._store.forget()
     assert read(stream) == before
     assert len(before) == 8 + 1 + 20
 
