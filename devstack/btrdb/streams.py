@@ -177,7 +177,7 @@ def query(store: Store, statement: str, params: list[str], holder: Holder) -> It
         names = [re.sub(r"\(.*", "", column[0]).lower() for column in cursor.description or ()]
         for row in cursor:
             plain = dict(zip(names, row, strict=True))
-            if isinstance(plain.get("annotations"), str):
+            if str(plain.get("annotations")).startswith("{"):  # the column itself, not one of its keys
                 plain["annotations"] = json.loads(plain["annotations"])
             yield json.dumps(plain).encode()
     except (sqlite3.Error, sqlite3.Warning) as error:
