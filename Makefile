@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-all lint lock bench-latency clean
+.PHONY: help demo up down test test-all lint lock bench-latency bench-btrdb clean
 
 help:
 	@echo "make demo            the whole story on this machine: archive in, handlers run, emails out"
@@ -15,6 +15,7 @@ help:
 	@echo "make test            all tests (make test-all: the slow ones too)"
 	@echo "make lint            ruff, mypy --strict, import-linter"
 	@echo "make bench-latency   published event -> handler's first line; writes bench/results/latency.json"
+	@echo "make bench-btrdb     ten million points into the development server and back, beside a bare file"
 	@echo "make lock            pins requirements/all.in anew into requirements/all.txt"
 	@echo "make clean           removes .venv, .devstack and .cache"
 
@@ -49,6 +50,9 @@ lock: $(STAMP)
 
 bench-latency: $(STAMP)
 	@$(BIN)/python -m bench.latency
+
+bench-btrdb: $(STAMP)
+	@$(BIN)/python -m bench.btrdb
 
 clean:
 	rm -rf $(VENV) .devstack .cache
