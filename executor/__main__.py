@@ -11,8 +11,7 @@ from pathlib import Path
 
 from executor.ask import Registry
 from executor.execute import Execute
-from executor.sandbox.job import Access
-from executor.sandbox.plan import REQUIRED
+from executor.sandbox.job import Access, SandboxUnavailable
 from executor.sandbox.runtime import Runtime, SandboxedRuntime
 from executor.settings import ExecutorSettings, available_memory, check_memory
 from schemas.topics import DEAD_LETTERS, RESULTS, tasks_topic
@@ -39,7 +38,11 @@ def main() -> int:
         signal.signal(number, lambda *_: stop.set())
     health = Health("executor")
     from_environment(TelemetrySettings).serve(health)
-    runtimes = _start_runtimes(settings, interpreters)
+    try:
+        runtimes = _start_runtimes(settings, interpreters)
+    except (SandboxUnavailable, ValueError) as error:
+        print(f"executor: {error}", file=sys.stderr)
+        return 2
     registry = Registry(
         settings.registry,
         lambda: settings.token_file.read_text().strip(),
@@ -84,10 +87,18 @@ def main() -> int:
 def _start_runtimes(settings: ExecutorSettings, interpreters: Mapping[str, Path]) -> dict[str, SandboxedRuntime]:
     access = Access(settings.btrdb_endpoint, settings.btrdb_ca_bundle, settings.downloads_endpoint)
     named = {layer.strip() for layer in settings.required_layers.split(",") if layer.strip()}
-    runtimes = {}
+    runtimes: dict[str, SandboxedRuntime] = {}
     for name, python in interpreters.items():
-        runtime = SandboxedRuntime(Runtime(name, python), access, warm=settings.warm, required=named or REQUIRED)
+        runtime = SandboxedRuntime(
+            Runtime(name, python),
+            access,
+            warm=settings.warm,
+            lowest=settings.sandbox_level,
+            required=named,
+            scratch_dir=settings.scratch_dir,
+        )
         runtime.start()
+        metrics.sandbox_level.labels(runtime=name, level=runtime.level).set(1)
         for layer, state in runtime.layers.items():
             metrics.sandbox_layer.labels(layer=layer).set(1 if state == "on" else 0)
         metrics.warm_children.labels(runtime=name).set_function(runtime.warm)

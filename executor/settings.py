@@ -8,6 +8,8 @@ from pathlib import Path
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from executor.sandbox.levels import Level
+
 MIB = 1024 * 1024
 
 
@@ -43,8 +45,14 @@ class ExecutorSettings(BaseSettings):
     output_bytes: int = Field(256 * 1024, ge=1024, description="of a handler's log that is kept")
     processes: int = Field(64, ge=1)
 
+    sandbox_level: Level = Field(
+        Level.NAMESPACES, description="the weakest level of the sandbox at which it starts: full, namespaces or pod"
+    )
     required_layers: str = Field(
-        "", description="sandbox layers without which it does not start, comma-separated; empty: the safe default"
+        "", description="sandbox layers without which it does not start, comma-separated, beyond those of the level"
+    )
+    scratch_dir: Path | None = Field(
+        None, description="where runs have their folders at level pod; none: the system's folder for temporary files"
     )
 
     renew_s: float = Field(30.0, gt=0, description="how often leases are renewed")

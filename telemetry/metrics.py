@@ -45,6 +45,9 @@ claims_total = Counter("eventproc_claims_total", "Claims answered", ["answer"])
 slots = Gauge("eventproc_slots", "Handlers that may run at a time in this executor")
 slots_busy = Gauge("eventproc_slots_busy", "Handlers that are running", ["runtime"])
 warm_children = Gauge("eventproc_warm_children", "Children made ready ahead", ["runtime"])
+sandbox_level = Gauge(
+    "eventproc_sandbox_level", "1: the level at which a runtime's sandbox stands", ["runtime", "level"]
+)
 sandbox_layer = Gauge(
     "eventproc_sandbox_layer", "1: the layer of the sandbox is on; 0: it cannot be had here", ["layer"]
 )

@@ -11,7 +11,9 @@ import time
 import traceback
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import call, connect, frames, steps, trace, uploads
+from . import call, connect, frames, route, steps, trace, uploads
+
+_exit = os._exit  # a handler may put something else there
 
 SPARE_BYTES = 48 * 1024 * 1024
 """Memory beyond the handler's own limit, in which the child tells that it ran out."""
@@ -49,18 +51,24 @@ def main(
     btrdb: Dict[str, Any],
     channel: int,
     log: int,
-    scratch_bytes: int,
+    asked: Dict[str, Any],
 ) -> None:
-    """Never returns. btrdb: the endpoint, and the environment that its client looks at while it connects."""
+    """Never returns. btrdb: the endpoint, and the environment that its client looks at while it connects.
+
+    asked: scratch_bytes, and where a run has a folder instead of mounts that folder as scratch and its route to BTrDB.
+    """
     status = 1
     try:
         signal.signal(signal.SIGXCPU, signal.SIG_IGN)
         os.dup2(log, 1)
         os.dup2(log, 2)
         context.channel = socket.socket(fileno=channel)
-        context.scratch_bytes = scratch_bytes
+        context.scratch_bytes = asked["scratch_bytes"]
+        context.scratch = asked.get("scratch", steps.SCRATCH)
         _isolate(context, isolate)
         os.environ.update(btrdb["environment"])
+        if "route" in asked:
+            route.install(btrdb["endpoint"], asked["route"])
         ahead = connect.Ahead(btrdb["endpoint"])
         ahead.open()
         status = _run(context.channel, ahead)
@@ -69,7 +77,7 @@ def main(
     except BaseException:  # noqa: BLE001 - it goes to the log, and the status tells
         os.write(2, traceback.format_exc().encode("utf-8", "replace"))
     finally:
-        os._exit(status)
+        _exit(status)
 
 
 def _isolate(context: steps.Context, plan: List[Dict[str, Any]]) -> None:

@@ -5,7 +5,7 @@ import fcntl
 import os
 import socket
 import struct
-from typing import Any, Optional
+from typing import Any, List, Optional
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.syscall.restype = ctypes.c_long
@@ -22,6 +22,7 @@ MNT_DETACH = 2
 ATTR_RDONLY, ATTR_NOSUID, ATTR_NODEV = 1, 2, 4
 CLONE_NEWPID = 0x20000000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 4, 24, 38, 47
+PR_SET_CHILD_SUBREAPER = 36
 O_PATH = 0o10000000
 _AT_FDCWD, _AT_RECURSIVE, _AT_EMPTY_PATH = -100, 0x8000, 0x1000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _IFF_UP = 0x8913, 0x8914, 0x8916, 1
@@ -96,6 +97,26 @@ def sethostname(name: str) -> None:
 def pidfd_open(pid: int) -> int:
     """pidfd_open(2); the descriptor is close-on-exec."""
     return syscall(PIDFD_OPEN, "pidfd_open", pid, 0)
+
+
+def children(pid: int) -> List[int]:
+    """A process's children, of every thread; none when it is gone. Source: proc(5), task/TID/children."""
+    found: List[int] = []
+    try:
+        for thread in os.listdir("/proc/%d/task" % pid):
+            with open("/proc/%d/task/%s/children" % (pid, thread)) as file:
+                found.extend(int(child) for child in file.read().split())
+    except (FileNotFoundError, ProcessLookupError):
+        pass  # it ended meanwhile
+    return found
+
+
+def offspring(pid: int) -> List[int]:
+    """Its children, their children and so on; nearest first."""
+    found = [pid]
+    for one in found:
+        found.extend(children(one))
+    return found[1:]
 
 
 def drop_capabilities() -> None:

@@ -21,7 +21,10 @@ def main(arguments: List[str]) -> None:
     asked, _ = frames.receive(control)
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        kernel.unshare(asked["namespaces"])
+        if asked["namespaces"]:
+            kernel.unshare(asked["namespaces"])
+        else:  # what the zygote's death leaves behind comes to us
+            kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
     except OSError as error:
         frames.send(control, {"kind": "broken", "step": "user namespace", "layer": "namespaces", "why": str(error)})
         sys.exit(1)
@@ -58,4 +61,5 @@ def _watch(child: int, lifeline: int) -> None:
     if ended not in ready:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
+    zygote.bury_orphans(())
     os._exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 1)

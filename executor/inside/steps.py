@@ -10,7 +10,7 @@ from typing import Any, Callable, Dict, List
 from . import frames, kernel
 
 SCRATCH = "/tmp"
-FRESH = (SCRATCH, "/proc")  # mounted anew in each child
+OF_CHILD = (SCRATCH, "/proc", "/proc/self")  # each child's own: mounted anew, or its own folder
 
 
 class Failed(Exception):
@@ -34,6 +34,7 @@ class Context(object):
         self.rules: List[Any] = []
         self.channel: Any = None
         self.listener: Any = None
+        self.scratch = SCRATCH  # where there are no mounts each run has a folder instead
         self.scratch_bytes = 8 * 1024 * 1024  # of the zygote; a child gets its own
 
     def open_rules(self, plan: List[Dict[str, Any]]) -> None:
@@ -41,7 +42,7 @@ class Context(object):
         for step in plan:
             if step["call"] == "landlock":
                 for path, rights in step["given"]["paths"]:
-                    if path not in FRESH and os.path.exists(path):
+                    if path not in OF_CHILD and os.path.exists(path):
                         descriptor = os.open(path, kernel.O_PATH | os.O_CLOEXEC)
                         self.rules.append((descriptor, _possible(descriptor, rights)))
 
@@ -126,8 +127,16 @@ def _hostname(context: Context, name: str) -> None:
 # In each child
 
 
-def _unshare(context: Context, flags: int) -> None:
+def _session(context: Context, niceness: int) -> None:
     os.setsid()
+    os.nice(niceness)
+    # the zygote's own is shared by all: flags and owner that one run sets on it, the next would find
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.close(null)
+
+
+def _unshare(context: Context, flags: int) -> None:
     kernel.unshare(flags)
 
 
@@ -156,7 +165,7 @@ def _network(context: Context, addresses: List[str], listen: Any) -> None:
 
 
 def _hand_over(context: Context) -> None:
-    scratch = os.open(SCRATCH, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    scratch = os.open(context.scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     descriptors = [scratch] if context.listener is None else [scratch, context.listener.fileno()]
     frames.send(context.channel, {"kind": "hand_over", "listener": context.listener is not None}, descriptors)
     os.close(scratch)
@@ -190,6 +199,14 @@ def _capabilities(context: Context) -> None:
     kernel.drop_capabilities()
 
 
+def _subreaper(context: Context) -> None:
+    kernel.prctl(kernel.PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _fence_signals(context: Context, scoped: int) -> None:
+    kernel.landlock_restrict(kernel.landlock_create(0, 0, scoped, 24))
+
+
 def _no_new_privileges(context: Context) -> None:
     kernel.prctl(kernel.PR_SET_NO_NEW_PRIVS, 1)
 
@@ -206,8 +223,9 @@ def _landlock(
     for descriptor, rights in context.rules:
         kernel.landlock_path(ruleset, rights, descriptor)
     for path, rights in paths:
-        if path in FRESH:
-            kernel.landlock_path(ruleset, rights, os.open(path, kernel.O_PATH | os.O_CLOEXEC))
+        if path in OF_CHILD:
+            own = context.scratch if path == SCRATCH else path
+            kernel.landlock_path(ruleset, rights, os.open(own, kernel.O_PATH | os.O_CLOEXEC))
     for port, rights in ports:
         kernel.landlock_port(ruleset, rights, port)
     kernel.landlock_restrict(ruleset)
@@ -218,7 +236,7 @@ def _descriptors(context: Context) -> None:
     channel = context.channel.fileno()
     kernel.close_range(3, channel - 1)
     kernel.close_range(channel + 1, 0x7FFFFFFF)
-    os.chdir("/tmp/home")
+    os.chdir(context.scratch + "/home")
 
 
 def _seccomp(context: Context, program: str) -> None:
@@ -231,6 +249,7 @@ CALLS: Dict[str, Callable[..., None]] = {
     "proc": _proc,
     "enter": _enter,
     "hostname": _hostname,
+    "session": _session,
     "unshare": _unshare,
     "scratch": _scratch,
     "network": _network,
@@ -238,6 +257,8 @@ CALLS: Dict[str, Callable[..., None]] = {
     "user": _user,
     "user_namespace": _user_namespace,
     "capabilities": _capabilities,
+    "subreaper": _subreaper,
+    "fence_signals": _fence_signals,
     "no_new_privileges": _no_new_privileges,
     "rlimits": _rlimits,
     "landlock": _landlock,

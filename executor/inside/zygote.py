@@ -11,9 +11,9 @@ import socket
 import sys
 import time
 import types
-from typing import Any, Dict, List, Tuple
+from typing import Any, Collection, Dict, List, Optional, Tuple
 
-from . import child, frames, kernel, steps
+from . import child, frames, keeper, kernel, steps
 
 
 def main(control: socket.socket, proc: int, plan: Dict[str, Any]) -> None:
@@ -46,7 +46,7 @@ def main(control: socket.socket, proc: int, plan: Dict[str, Any]) -> None:
     )
     # where the kernel lets no fresh /proc be mounted the children have an empty one
     isolate = [step for step in plan["isolate"] if step["call"] != "proc" or "proc" not in off]
-    Zygote(control, own_pid_namespace, context, isolate, plan["btrdb"]).serve()
+    Zygote(control, own_pid_namespace, context, isolate, plan["keep"], plan["btrdb"]).serve()
 
 
 def _fresh_main() -> None:
@@ -86,12 +86,15 @@ class Zygote(object):
         own_pid_namespace: int,
         context: steps.Context,
         isolate: List[Dict[str, Any]],
+        keep: Optional[List[Dict[str, Any]]],
         btrdb: Dict[str, Any],
     ) -> None:
+        """keep: the steps of each run's keeper; None: each run's first process is that of its own PID namespace."""
         self._control = control
         self._own_pid_namespace = own_pid_namespace
         self._context = context
         self._isolate = isolate
+        self._keep = keep
         self._btrdb = btrdb
         self._alive: Dict[int, Tuple[int, int]] = {}  # pidfd -> (pid, id)
         self._poll = select.poll()
@@ -109,7 +112,8 @@ class Zygote(object):
 
     def _spawn(self, message: Dict[str, Any], descriptors: List[int]) -> None:
         channel, log = descriptors
-        kernel.unshare(kernel.CLONE_NEWPID)
+        if self._keep is None:
+            kernel.unshare(kernel.CLONE_NEWPID)
         try:
             pid = os.fork()
         except OSError as error:
@@ -117,9 +121,10 @@ class Zygote(object):
                 raise
             pid = -1
         if pid == 0:
-            child.main(self._context, self._isolate, self._btrdb, channel, log, message["scratch_bytes"])
-        # the next fork starts from here again; without it the kernel would put it in the first child's namespace
-        kernel.setns(self._own_pid_namespace, kernel.CLONE_NEWPID)
+            self._become(message, channel, log)
+        if self._keep is None:
+            # the next fork starts from here again; without it the kernel would put it in the first child's namespace
+            kernel.setns(self._own_pid_namespace, kernel.CLONE_NEWPID)
         os.close(channel)
         os.close(log)
         if pid < 0:
@@ -132,6 +137,17 @@ class Zygote(object):
         self._poll.register(pidfd, select.POLLIN)
         frames.send(self._control, {"kind": "born", "id": message["id"]}, [pidfd])
 
+    def _become(self, message: Dict[str, Any], channel: int, log: int) -> None:
+        """In the forked process; never returns."""
+
+        def begin() -> None:
+            child.main(self._context, self._isolate, self._btrdb, channel, log, message)
+
+        if self._keep is None:
+            begin()
+        else:
+            keeper.main(self._context, self._keep, channel, begin)
+
     def _bury(self, pidfd: int) -> None:
         pid, number = self._alive[pidfd]
         buried, status, usage = os.wait4(pid, os.WNOHANG)
@@ -140,6 +156,8 @@ class Zygote(object):
         self._poll.unregister(pidfd)
         os.close(pidfd)
         del self._alive[pidfd]
+        if self._keep is not None:
+            bury_orphans([one for one, _ in self._alive.values()])
         frames.send(
             self._control,
             {
@@ -150,3 +168,15 @@ class Zygote(object):
                 "rss": usage.ru_maxrss * 1024,
             },
         )
+
+
+def bury_orphans(known: Collection[int]) -> None:
+    """Ends what came to this process because its keeper, or its zygote, was killed: children that are not known."""
+    strays = True
+    while strays:
+        strays = False
+        for pid in kernel.children(os.getpid()):
+            if pid not in known:
+                strays = True
+                os.kill(pid, signal.SIGKILL)  # it stays a zombie until we wait: no other process can have this id
+                os.waitpid(pid, 0)

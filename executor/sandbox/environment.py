@@ -9,6 +9,7 @@ from executor.sandbox.job import Access
 SCRATCH = "/tmp"
 HOME = f"{SCRATCH}/home"
 CA_BUNDLE = "/etc/eventproc/btrdb-ca.pem"
+"""Where these stand in a root of the run's own."""
 
 _COMMON = {
     "MPLBACKEND": "Agg",
@@ -34,21 +35,24 @@ def zygote_environment() -> Mapping[str, str]:
     }
 
 
-def handler_environment(access: Access, api_key: str) -> Mapping[str, str]:
-    """Of the handler, so that btrdb.connect(), Connection() and upload_file work in it."""
+def handler_environment(access: Access, api_key: str, scratch: str, ca_bundle: str) -> Mapping[str, str]:
+    """Of the handler, so that btrdb.connect(), Connection() and upload_file work in it.
+
+    scratch, ca_bundle: where the handler finds them.
+    """
     environment = {
         **_COMMON,
         "EXECUTOR_CONTEXT": "true",
         "DOWNLOADS_ENDPOINT": access.downloads_endpoint,
         "BTRDB_API_KEY": api_key,
-        "HOME": HOME,
-        "TMPDIR": SCRATCH,
+        "HOME": f"{scratch}/home",
+        "TMPDIR": scratch,
     }
     if access.endpoint is not None:
         environment["BTRDB_ENDPOINTS"] = access.endpoint
-    return {**environment, **connection_environment(access)}
+    return {**environment, **connection_environment(access, ca_bundle)}
 
 
-def connection_environment(access: Access) -> Mapping[str, str]:
+def connection_environment(access: Access, ca_bundle: str) -> Mapping[str, str]:
     """What the btrdb client looks at while it connects; also of a child that waits for its job."""
-    return {} if access.ca_bundle is None else {"BTRDB_CA_BUNDLE": CA_BUNDLE}
+    return {} if access.ca_bundle is None else {"BTRDB_CA_BUNDLE": ca_bundle}

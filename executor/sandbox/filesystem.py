@@ -34,6 +34,19 @@ SYSTEM = (
 )
 """Bound where the host has them; /etc holds nothing else of the host."""
 
+IN_PLACE = (
+    "/etc/group",
+    "/etc/hosts",
+    "/etc/localtime",
+    "/etc/nsswitch.conf",
+    "/etc/passwd",
+    "/proc/cpuinfo",
+    "/proc/meminfo",
+    "/proc/stat",
+    "/proc/uptime",
+)
+"""Files of the host, or of the pod, that a run may read where it has no root of its own."""
+
 DEVICES = ("/dev/null", "/dev/full", "/dev/random", "/dev/urandom")
 """Not /dev/zero: mapped shared it is memory that no resident set shows."""
 
@@ -113,6 +126,12 @@ def root(described: Described, access: Access) -> Root:
 def readable(built: Root) -> Sequence[str]:
     """What of the root a run may read and execute: every bind, the files of /etc, and /proc."""
     return [*dict.fromkeys([target for _, target in built.binds]), "/etc", "/proc", "/dev"]
+
+
+def readable_in_place(built: Root) -> Sequence[str]:
+    """The same where a run has no root of its own: the host's paths, what says how names are looked up, and its own /proc."""
+    here = [path for path in IN_PLACE if Path(path).exists()]
+    return [*dict.fromkeys([source for source, _ in built.binds]), *here, "/proc/self"]
 
 
 def addresses(access: Access) -> tuple[list[str], tuple[str, int] | None]:

@@ -1,72 +1,134 @@
-"""How much memory a run's process tree holds, watched from outside through the host's /proc. Source: proc(5)."""
+"""What a run's process tree holds and has used, watched from outside through the host's /proc. Source: proc(5)."""
 
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+import stat
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
+
+from executor.sandbox.scratch import Scratch, is_unlinked_file
+
+SLOW_S = 0.25
+"""Between looks at what costs more to see: descriptors, folders, time used."""
+SOCKET_BYTES = 208 * 1024
+"""What an unread socket may hold of the kernel's memory. Source: socket(7), wmem_default."""
+FREE_SOCKETS = 64
+"""Sockets of a run that are not counted as memory."""
+_TICKS = os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True)
 class Held:
-    """Bytes: anonymous memory of all processes, files of the scratch, and processes counted."""
+    """Bytes: private memory of all processes with the page tables that map it; files, in memory or on disk; sockets' buffers.
 
-    anonymous: int
-    scratch: int
-    processes: int
+    processes: of the run, tasks: their threads counted one by one.
+    """
+
+    anonymous: int = 0
+    scratch: int = 0
+    disk: int = 0
+    buffers: int = 0
+    processes: int = 0
+    tasks: int = 0
 
     @property
     def total(self) -> int:
-        """Both together."""
-        return self.anonymous + self.scratch
+        """All that is memory."""
+        return self.anonymous + self.scratch + self.buffers
 
 
 class Watch:
-    """Watches the tree of a PID namespace's first process; every orphan in it becomes that one's child.
+    """Watches the tree beneath a process: the first of a PID namespace, or a run's keeper, to which every orphan comes.
 
     Memory that no resident set shows cannot be had inside (memfd, System V, shared anonymous mappings are refused by seccomp),
-    so anonymous pages and the scratch are all there is.
+    so private pages, page tables, files of the scratch and buffers of sockets are all there is.
     """
 
-    def __init__(self, pid: int, scratch: int) -> None:
-        """pid: of the first process, in this process's /proc; scratch: a descriptor of its mount, not taken over."""
+    def __init__(self, pid: int, scratch: Scratch, keeper: bool = False) -> None:
+        """pid: as this process's /proc has it, before a job is there. keeper: pid is no process of the run itself."""
         self._pid = pid
         self._scratch = scratch
-        inherited = _status(pid)
-        self._inherited = inherited.get("RssAnon", 0)
-        self._inherited_file = inherited.get("RssFile", 0)
-        self._inherited_all = inherited.get("VmRSS", 0)
+        self._keeper = 1 if keeper else 0
+        pids, _ = _tree(pid)
+        inherited = [_status(one) for one in pids]
+        self._inherited = sum(_private(one) for one in inherited)
+        self._inherited_file = max(one.get("RssFile", 0) for one in inherited)
+        self._inherited_all = max(one.get("VmRSS", 0) for one in inherited)
+        self._first = pids[-1]
         self._file = self._inherited_file
+        self._seldom = Held()
+        self._look_again_at = 0.0
+        self._cpu_before = 0.0
+        self._cpu_lost = 0.0
         self.peak = 0
 
-    def sample(self, limit: int) -> Held:
+    def sample(self, limit: int, *, closely: bool = False) -> Held:
         """What is held now; cheap, and looked at closely only when the cheap figure (which counts shared pages often) is over.
 
-        Updates peak. A tree that is gone holds nothing.
+        Updates peak and cpu_s. closely: look at all now. A tree that is gone holds nothing.
         """
-        pids = _tree(self._pid)
-        anonymous = 0
+        pids, tasks = _tree(self._pid)
+        anonymous, tables = 0, 0
         for pid in pids:
             status = _status(pid)
-            anonymous += status.get("RssAnon", 0)
-            if pid == self._pid:
+            anonymous += _private(status)
+            tables += status.get("VmPTE", 0)
+            if pid == self._first:
                 self._file = status.get("RssFile", self._file)
-        held = Held(max(0, anonymous - self._inherited), self._scratch_used(), len(pids))
+        if closely or time.monotonic() >= self._look_again_at:
+            self._seldom = self._look(pids)
+            self._look_again_at = time.monotonic() + SLOW_S
+        held = replace(
+            self._seldom,
+            anonymous=max(0, anonymous - self._inherited),
+            scratch=self._scratch.used() if self._scratch.in_memory and self._scratch.cheap else self._seldom.scratch,
+            processes=len(pids) - self._keeper,
+            tasks=tasks - self._keeper,
+        )
         if held.total > limit:
             exact = [_proportional(pid) for pid in pids]
             if all(value is not None for value in exact):
-                held = Held(sum(value or 0 for value in exact), held.scratch, held.processes)
+                held = replace(held, anonymous=sum(value or 0 for value in exact) + tables)
         self.peak = max(self.peak, held.total)
         return held
 
     def peak_with(self, max_rss: int) -> int:
-        """The peak, the kernel's high-water mark of the first process taken in (what rose and fell between two samples)."""
+        """The peak, the kernel's high-water mark of one process taken in (what rose and fell between two samples)."""
         own = max_rss - self._inherited_all - max(0, self._file - self._inherited_file)
         return max(self.peak, own)
 
-    def _scratch_used(self) -> int:
-        used = os.fstatvfs(self._scratch)
-        return (used.f_blocks - used.f_bfree) * used.f_frsize
+    def cpu_with(self, buried_s: float) -> float:
+        """Seconds that the whole tree computed. buried_s: as its first process's death told, without those it never waited for."""
+        return max(buried_s + self._cpu_lost, self._cpu_before + self._cpu_lost)
+
+    def _look(self, pids: Iterable[int]) -> Held:
+        """Sockets, files without a name, folders; and the time used."""
+        self._count_cpu(pids)
+        sockets: set[int] = set()
+        unlinked: dict[int, int] = {}
+        for pid in pids:
+            for facts in _open_files(pid):
+                if stat.S_ISSOCK(facts.st_mode):
+                    sockets.add(facts.st_ino)
+                elif not self._scratch.cheap and is_unlinked_file(facts):
+                    unlinked[facts.st_ino] = facts.st_blocks * 512
+        files = self._scratch.used() + sum(unlinked.values())
+        buffers = max(0, len(sockets) - FREE_SOCKETS) * SOCKET_BYTES
+        in_memory = self._scratch.in_memory
+        return Held(scratch=files if in_memory else 0, disk=0 if in_memory else files, buffers=buffers)
+
+    def _count_cpu(self, pids: Iterable[int]) -> None:
+        """A process that ends unwaited for takes its time out of the sum: the sum's falls are kept."""
+        now = sum(_cpu(pid) for pid in pids)
+        self._cpu_lost += max(0.0, self._cpu_before - now)
+        self._cpu_before = now
+
+
+def _private(status: dict[str, int]) -> int:
+    return status.get("RssAnon", 0) + status.get("VmPTE", 0)
 
 
 def pid_of(pidfd: int) -> int:
@@ -77,18 +139,41 @@ def pid_of(pidfd: int) -> int:
     return -1
 
 
-def _tree(pid: int) -> list[int]:
-    found, index = [pid], 0
+def _tree(pid: int) -> tuple[list[int], int]:
+    """(process ids, how many threads they have)."""
+    found, index, tasks = [pid], 0, 0
     while index < len(found):
         process = f"/proc/{found[index]}/task"
         index += 1
         try:
             for thread in os.listdir(process):  # noqa: PTH208
+                tasks += 1
                 with open(f"{process}/{thread}/children") as file:  # noqa: PTH123 - on every tick of every run
                     found += [int(child) for child in file.read().split()]
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended meanwhile
-    return found
+    return found, tasks
+
+
+def _open_files(pid: int) -> Iterable[os.stat_result]:
+    try:
+        for number in os.listdir(f"/proc/{pid}/fd"):  # noqa: PTH208
+            try:
+                yield os.stat(f"/proc/{pid}/fd/{number}")  # noqa: PTH116
+            except OSError:
+                continue  # it was closed meanwhile
+    except OSError:
+        return
+
+
+def _cpu(pid: int) -> float:
+    """Seconds of a process and of the children that it has waited for."""
+    try:
+        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
+            fields = file.read().rpartition(")")[2].split()
+    except (FileNotFoundError, ProcessLookupError):
+        return 0.0
+    return sum(int(ticks) for ticks in fields[11:15]) / _TICKS
 
 
 def _status(pid: int) -> dict[str, int]:

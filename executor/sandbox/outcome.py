@@ -19,6 +19,8 @@ from schemas.records import Outcome, RunError
 
 FROM_INSIDE = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.REFUSED})
 MESSAGE, TRACEBACK, NAME = 16 * 1024, 80 * 1024, 200
+CUT = {Outcome.TIMED_OUT: "TimeLimit", Outcome.OUT_OF_MEMORY: "MemoryLimit", Outcome.CRASHED: "Crashed"}
+"""What a run is told to have met when it was killed, by outcome."""
 CODE = re.compile(r"[0-9a-f]{32}")
 
 
@@ -52,7 +54,7 @@ def conclude(supervision: Supervision, death: Death, spool: Path | None) -> Ende
         uploads=tuple(_uploads(supervision, mask, spool)) if outcome in (Outcome.SUCCEEDED, Outcome.FAILED) else (),
         started_at_ns=seen.begun_ns or seen.handed_over_ns,
         ended_at_ns=seen.ended_ns,
-        cpu_s=death.cpu_s,
+        cpu_s=watch.cpu_with(death.cpu_s),
         peak_memory_bytes=peak,
         begun_after_s=None if seen.begun_at is None else seen.begun_at - seen.handed_over_at,
     )
@@ -64,10 +66,8 @@ def _verdict(seen: Observed, job: Job, death: Death, peak: int) -> tuple[Outcome
     if seen.ended is not None:
         return _told(seen.ended, seen, job, peak)
     if seen.cut is not None:
-        name, why = seen.cut
-        if name == "timed_out":
-            return Outcome.TIMED_OUT, "", RunError("TimeLimit", why)
-        return Outcome.OUT_OF_MEMORY, "", RunError("MemoryLimit", why)
+        outcome, why = seen.cut
+        return outcome, "", RunError(CUT[outcome], why)
     if seen.broken is not None:
         return Outcome.CRASHED, "", _crash(seen.broken)
     return Outcome.CRASHED, "", _crash(_cause(death, seen))
@@ -126,11 +126,12 @@ def _within(text: str, limit: int) -> str:
 def _uploads(supervision: Supervision, mask: Mask, spool: Path | None) -> list[CollectedUpload]:
     """The files whose descriptors came: regular ones of the run's own scratch, within the size limit, one per code."""
     found: dict[str, CollectedUpload] = {}
-    scratch = os.fstat(supervision.child.scratch).st_dev
+    scratch = supervision.child.scratch
+    assert scratch is not None
     for message, descriptor in supervision.seen.uploads:
         facts = os.fstat(descriptor)
         code, name = str(message.get("code")), mask(protocol.clean(str(message.get("name"))))[:NAME]
-        own = stat.S_ISREG(facts.st_mode) and facts.st_dev == scratch
+        own = stat.S_ISREG(facts.st_mode) and scratch.owns(descriptor)
         if not own or not CODE.fullmatch(code) or code in found or facts.st_size > supervision.job.limits.upload_bytes:
             note = f"eventproc: upload {name!r} left out: not a new file of the handler's own within the size limit\n"
             supervision.output.add(note.encode())

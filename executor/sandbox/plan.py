@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from typing import Any
 
 from executor.sandbox import filesystem, landlock, namespaces, rlimits, seccomp
-from executor.sandbox.environment import SCRATCH, connection_environment
+from executor.sandbox.environment import CA_BUNDLE, SCRATCH, connection_environment
 from executor.sandbox.job import Access
-
-LAYERS = ("namespaces", "root", "proc", "network", "privileges", "rlimits", "landlock", "seccomp", "memory")
-"""Every layer that is reported, strongest first."""
-
-REQUIRED = frozenset(LAYERS) - {"proc", "landlock"}
-"""The safe default. Without proc a run has an empty /proc; Landlock stands behind the namespaces as a second fence."""
 
 WARM = ("dill", "numpy", "pandas", "btrdb", "btrdbextras.eventproc")
 """Imported by the zygote where the runtime has them."""
 
+NO_LANDLOCK = "this kernel has no Landlock, or it is switched off (lsm= lacks landlock)"
+
 USER_NAMESPACES = (
     "Allow user namespaces: in Kubernetes a Localhost seccomp profile that allows unshare, clone and mount; on a host "
-    "sysctl user.max_user_namespaces > 0 and kernel.apparmor_restrict_unprivileged_userns=0. There is no level without them"
+    "sysctl user.max_user_namespaces > 0 and kernel.apparmor_restrict_unprivileged_userns=0"
 )
 KERNEL = "It needs Linux 5.12 or later"
-OPTIONAL = "Name the layers that you do require, without {layer!r}, in EXECUTOR_REQUIRED_LAYERS to run without it"
+LANDLOCK = "It needs Linux 5.13 or later with landlock among its security modules (lsm=)"
+PROC = "In Kubernetes set procMount: Unmasked with hostUsers: false"
+
+NICENESS = 5
+"""Of handlers: the executor's own threads come first."""
 
 
 @dataclass(frozen=True)
@@ -53,12 +53,20 @@ class Step:
 
 @dataclass(frozen=True)
 class Plan:
-    """prepare: once, in the zygote; isolate: in each child, before it sees a job. off: layers that this kernel lacks."""
+    """prepare: once, in the zygote; isolate: in each child, before it sees a job; keep: in each run's keeper, if it has one.
+
+    namespaces: the zygote's own, as flags of unshare(2), 0 for none. user: the host's user and group that a run becomes, 0 for
+    none. off: layers that this kernel lacks, and why.
+    """
 
     prepare: tuple[Step, ...]
     isolate: tuple[Step, ...]
     off: Mapping[str, str]
     access: Access
+    namespaces: int = namespaces.OF_ZYGOTE
+    keep: tuple[Step, ...] | None = None
+    user: int = 0
+    ca_bundle: str = CA_BUNDLE
 
     def wire(self) -> dict[str, Any]:
         """For the launcher."""
@@ -66,19 +74,20 @@ class Plan:
             "kind": "plan",
             "prepare": [step.wire() for step in self.prepare],
             "isolate": [step.wire() for step in self.isolate],
+            "keep": None if self.keep is None else [step.wire() for step in self.keep],
             "warm": list(WARM),
             "btrdb": {
                 "endpoint": self.access.endpoint,
-                "environment": dict(connection_environment(self.access)),
+                "environment": dict(connection_environment(self.access, self.ca_bundle)),
             },
         }
 
     def setting_for(self, name: str, layer: str) -> str:
-        """What to tell when a step failed."""
-        for step in (*self.prepare, *self.isolate):
-            if step.name == name:
-                return step.setting
-        return USER_NAMESPACES if layer == "namespaces" else KERNEL
+        """What to tell when a step failed, or any step of a layer."""
+        steps = (*self.prepare, *self.isolate, *(self.keep or ()))
+        for step in (*[one for one in steps if one.name == name], *[one for one in steps if one.layer == layer]):
+            return step.setting
+        return LANDLOCK if layer == "landlock" else USER_NAMESPACES if layer == "namespaces" else KERNEL
 
 
 def make(built: filesystem.Root, access: Access, staging: str, nobody: bool, machine: str, landlock_abi: int) -> Plan:
@@ -87,10 +96,14 @@ def make(built: filesystem.Root, access: Access, staging: str, nobody: bool, mac
     staging: an empty directory of the host to build the root on; nobody: whether 65534 is mapped in the zygote's namespace;
     machine: as uname(2) says; landlock_abi: 0 for none.
     """
-    off = (
-        {} if landlock_abi else {"landlock": "this kernel has no Landlock, or it is switched off (lsm= lacks landlock)"}
+    off = {} if landlock_abi else {"landlock": NO_LANDLOCK}
+    return Plan(
+        _prepare(built, staging),
+        _isolate(built, access, nobody, machine, landlock_abi),
+        off,
+        access,
+        user=namespaces.NOBODY if nobody else 0,
     )
-    return Plan(_prepare(built, staging), _isolate(built, access, nobody, machine, landlock_abi), off, access)
 
 
 def _prepare(built: filesystem.Root, staging: str) -> tuple[Step, ...]:
@@ -112,7 +125,7 @@ def _prepare(built: filesystem.Root, staging: str) -> tuple[Step, ...]:
             "proc",
             "proc",
             {"at": f"{staging}/proc"},
-            OPTIONAL.format(layer="proc") + ", or set procMount: Unmasked with hostUsers: false",
+            PROC,
             optional=True,
         ),
         Step(
@@ -135,6 +148,7 @@ def _isolate(built: filesystem.Root, access: Access, nobody: bool, machine: str,
     scratch = {"folders": list(built.scratch_folders), "links": dict(built.scratch_links), "user": outer}
     user = {"flags": namespaces.NEW_USER, "inner": namespaces.NOBODY, "outer": outer}
     steps = [
+        session(),
         Step(
             "enter own namespaces",
             "the PID namespace is new by the fork; these hold mounts, network, ipc and names of this run",
@@ -193,9 +207,25 @@ def _isolate(built: filesystem.Root, access: Access, nobody: bool, machine: str,
     return tuple(steps)
 
 
+def session() -> Step:
+    """The first step of every child."""
+    return Step(
+        "begin a session",
+        "no terminal, no process group, no descriptor in common with the zygote; the executor's threads come first",
+        "privileges",
+        "session",
+        {"niceness": NICENESS},
+        KERNEL,
+    )
+
+
 def _landlock(built: filesystem.Root, access: Access, abi: int) -> Step:
     port = None if access.endpoint is None else filesystem.split_endpoint(access.endpoint)[1]
-    rules = landlock.ruleset(abi, filesystem.readable(built), built.devices, SCRATCH, port)
+    return fence(landlock.ruleset(abi, filesystem.readable(built), built.devices, SCRATCH, port), abi, optional=True)
+
+
+def fence(rules: landlock.Ruleset, abi: int, *, optional: bool) -> Step:
+    """Landlock's step for a kernel with this ABI."""
     return Step(
         "fence with Landlock",
         "after no new privileges, before descriptors close",
@@ -209,6 +239,6 @@ def _landlock(built: filesystem.Root, access: Access, abi: int) -> Step:
             "paths": [list(pair) for pair in rules.paths],
             "ports": [list(pair) for pair in rules.ports],
         },
-        OPTIONAL.format(layer="landlock"),
-        optional=True,
+        LANDLOCK,
+        optional=optional,
     )

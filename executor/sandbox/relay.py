@@ -143,7 +143,8 @@ class Relay:
                 outer.close()
             return
         inner.setblocking(False)
-        inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if inner.family == socket.AF_INET:
+            inner.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         pair = _Pair(run, inner, outer)
         run.pairs.add(pair)
         for sock in (inner, outer):

@@ -21,6 +21,7 @@ from executor.sandbox.job import (
     SandboxLost,
     SandboxUnavailable,
 )
+from executor.sandbox.levels import LAYERS, LEFT_OUT, Level, at_least, lower, needed, reached
 from executor.sandbox.pool import Pool
 from executor.sandbox.relay import Relay
 from executor.sandbox.supervise import Supervision
@@ -54,17 +55,24 @@ class SandboxedRuntime:
         *,
         warm: int = 2,
         scratch_bytes: int = 512 * MIB,
-        required: Collection[str] = plan.REQUIRED,
+        lowest: Level = Level.NAMESPACES,
+        required: Collection[str] = (),
+        scratch_dir: Path | None = None,
         spool: Path | None = None,
     ) -> None:
         """warm: children made ready ahead. scratch_bytes: of those, until a job's limits say otherwise.
 
-        required: layers (of plan.LAYERS) without which start() refuses. spool: a directory of the executor's own for uploaded
-        files, which the caller then deletes; None: only their names and sizes are kept.
+        lowest: the level below which start() refuses; it takes the strongest that can be had. required: further layers (of
+        levels.LAYERS) without which it refuses. scratch_dir: where runs have their folders at level pod. spool: a directory of
+        the executor's own for uploaded files, which the caller then deletes; None: only their names and sizes are kept.
         """
         self.runtime = runtime
         self._access = access
+        self._lowest = lowest
         self._required = frozenset(required)
+        self._scratch_dir = scratch_dir
+        self._tried = Level.NAMESPACES
+        self.level = Level.NAMESPACES
         self._spool = spool
         self._relay: Relay | None = None
         self._pool = Pool(self._start_zygote, self._admit, warm, scratch_bytes)
@@ -76,7 +84,7 @@ class SandboxedRuntime:
 
     @property
     def layers(self) -> Mapping[str, str]:
-        """Layer -> 'on', or 'off: ' and why; filled by start()."""
+        """Layer -> 'on', or 'off: ' or 'left out: ' (by the level) and why; filled by start()."""
         return self._layers
 
     def warm(self) -> int:
@@ -86,33 +94,68 @@ class SandboxedRuntime:
     def start(self) -> None:
         """Starts relay and zygote, tries every layer in a first child, begins to fill the pool; blocks for seconds.
 
-        Raises SandboxUnavailable when a required layer cannot be had, ValueError for an endpoint that is none.
+        Raises SandboxUnavailable when the level or a required layer cannot be had, ValueError for an endpoint that is none.
         """
-        if unknown := self._required - set(plan.LAYERS):
-            raise ValueError(f"no such layers: {sorted(unknown)}; there are {', '.join(plan.LAYERS)}")
+        if unknown := self._required - set(LAYERS):
+            raise ValueError(f"no such layers: {', '.join(sorted(unknown))}; there are {', '.join(LAYERS)}")
         if self._access.endpoint is not None:
             self._relay = Relay(*filesystem.split_endpoint(self._access.endpoint))
             self._relay.start()
-        zygote = self._start_zygote()
-        try:
-            first = zygote.spawn(self._scratch_bytes)
-        except SandboxLost as error:
-            zygote.close()
-            raise SandboxUnavailable("namespaces", str(error), plan.USER_NAMESPACES) from error
-        except SandboxUnavailable:
-            zygote.close()
-            raise
-        off = {**zygote.off, **first.off}
-        first.kill()
-        first.close()
-        self._layers = {name: f"off: {off[name]}" if name in off else "on" for name in plan.LAYERS}
-        for name in sorted(self._required & set(off)):
-            zygote.close()
-            raise SandboxUnavailable(name, off[name], plan.OPTIONAL.format(layer=name))
+        zygote = self._best_level()
         log.info(
-            "sandbox ready", runtime=self.runtime.name, python=zygote.version, imported=zygote.imported, **self._layers
+            "sandbox ready",
+            runtime=self.runtime.name,
+            sandbox_level=str(self.level),
+            python=zygote.version,
+            imported=zygote.imported,
+            **self._layers,
         )
         self._pool.start(zygote)
+
+    def _best_level(self) -> Zygote:
+        """A zygote at the strongest level that can be had and is not below the lowest allowed."""
+        levels = at_least(self._lowest)
+        for level in levels:
+            try:
+                return self._at(level)
+            except SandboxUnavailable as error:
+                if level is levels[-1]:
+                    raise
+                log.warning("a stronger level of the sandbox cannot be had", tried=str(level), reason=str(error))
+        raise AssertionError("there is at least one level")
+
+    def _at(self, level: Level) -> Zygote:
+        """A zygote whose first child stands at the level, with all that is required."""
+        self._tried = level
+        zygote = Zygote(self.runtime, self._access, level, self._scratch_dir)
+        try:
+            zygote.start()
+            off = {**zygote.off, **self._try_out(zygote)}
+            for name in LAYERS:
+                if name in off and name in self._required | needed(level, self._lowest):
+                    raise SandboxUnavailable(name, off[name], zygote.setting_for(name))
+        except SandboxUnavailable as error:
+            zygote.close()
+            how = f"EXECUTOR_REQUIRED_LAYERS names {error.layer}" if error.layer in self._required else ""
+            raise SandboxUnavailable(
+                error.layer, error.why, f"{error.setting}. {how or lower(self._lowest, error.layer)}"
+            ) from error
+        left_out = LEFT_OUT[level]
+        self._layers = {name: f"left out: {left_out[name]}" for name in left_out}
+        self._layers |= {name: f"off: {off[name]}" if name in off else "on" for name in LAYERS if name not in left_out}
+        self.level = reached(level, [name for name, state in self._layers.items() if state == "on"])
+        return zygote
+
+    def _try_out(self, zygote: Zygote) -> Mapping[str, str]:
+        """Makes a child as a run would have it. Returns the layers that it could not have, and why."""
+        try:
+            child = zygote.spawn(self._scratch_bytes)
+            child.kill()
+            child.buried(10)
+            child.close()
+        except SandboxLost as error:
+            raise SandboxUnavailable(zygote.base, str(error), plan.KERNEL) from error
+        return child.off
 
     def run(self, job: Job, *, on_started: Callable[[], None] | None = None) -> Ended:
         """Runs a job in a child of its own; blocks until all its processes are dead. Many threads may call it at once.
@@ -164,6 +207,6 @@ class SandboxedRuntime:
             child.listener, child.leave = None, lambda: relay.dismiss(admitted)
 
     def _start_zygote(self) -> Zygote:
-        zygote = Zygote(self.runtime, self._access)
+        zygote = Zygote(self.runtime, self._access, self._tried, self._scratch_dir)
         zygote.start()
         return zygote

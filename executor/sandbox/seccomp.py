@@ -38,10 +38,11 @@ _PLAIN: Mapping[int, str] = {
         swapon swapoff reboot kexec_load kexec_file_load init_module finit_module delete_module
         iopl ioperm modify_ldt settimeofday clock_settime clock_adjtime adjtimex acct quotactl quotactl_fd syslog
         sethostname setdomainname vhangup nfsservctl lookup_dcookie name_to_handle_at open_by_handle_at
-        fanotify_init fanotify_mark vmsplice migrate_pages move_pages mbind set_mempolicy set_mempolicy_home_node
+        fanotify_init fanotify_mark inotify_init inotify_init1 vmsplice migrate_pages move_pages mbind set_mempolicy set_mempolicy_home_node
         ustat sysfs uselib remap_file_pages create_module get_kernel_syms query_module _sysctl
     """,
-    # memory that no resident set shows, and a queue of kernel work that filters do not see
+    # inotify above: the kernel counts its instances by user, so that one run could take them from all others.
+    # Below: memory that no resident set shows, and a queue of kernel work that filters do not see
     ABSENT: """
         memfd_create memfd_secret shmget shmat shmctl shmdt msgget msgsnd msgrcv msgctl semget semop semctl semtimedop
         mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr
@@ -86,8 +87,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     msgget 68 msgsnd 69 msgrcv 70 msgctl 71 semget 64 semop 65 semctl 66 semtimedop 220 mq_open 240 mq_unlink 241
     mq_timedsend 242 mq_timedreceive 243 mq_notify 244 mq_getsetattr 245 vmsplice 278 migrate_pages 256 move_pages 279
     mbind 237 set_mempolicy 238 ustat 136 sysfs 139 uselib 134 remap_file_pages 216 create_module 174
-    get_kernel_syms 177 query_module 178 _sysctl 156 personality 135 unshare 272 clone 56 socket 41 ioctl 16 mmap 9
-    kill 62 tgkill 234 tkill 200 rt_sigqueueinfo 129 rt_tgsigqueueinfo 297
+    get_kernel_syms 177 query_module 178 _sysctl 156 personality 135 unshare 272 clone 56 socket 41 socketpair 53 ioctl 16
+    mmap 9 kill 62 tgkill 234 tkill 200 rt_sigqueueinfo 129 rt_tgsigqueueinfo 297 inotify_init 253 inotify_init1 294
+    prlimit64 302 sched_setparam 142 sched_setscheduler 144 sched_setaffinity 203 sched_setattr 314 setpriority 141
+    ioprio_set 251
             """),
         },
     ),
@@ -105,8 +108,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     fanotify_mark 263 memfd_create 279 shmget 194 shmat 196 shmctl 195 shmdt 197 msgget 186 msgsnd 189 msgrcv 188
     msgctl 187 semget 190 semop 193 semctl 191 semtimedop 192 mq_open 180 mq_unlink 181 mq_timedsend 182
     mq_timedreceive 183 mq_notify 184 mq_getsetattr 185 vmsplice 75 migrate_pages 238 move_pages 239 mbind 235
-    set_mempolicy 237 remap_file_pages 234 personality 92 unshare 97 clone 220 socket 198 ioctl 29 mmap 222 kill 129
-    tgkill 131 tkill 130 rt_sigqueueinfo 138 rt_tgsigqueueinfo 240
+    set_mempolicy 237 remap_file_pages 234 personality 92 unshare 97 clone 220 socket 198 socketpair 199 ioctl 29 mmap 222
+    kill 129 tgkill 131 tkill 130 rt_sigqueueinfo 138 rt_tgsigqueueinfo 240 inotify_init1 26
+    prlimit64 261 sched_setparam 118 sched_setscheduler 119 sched_setaffinity 122 sched_setattr 274 setpriority 140
+    ioprio_set 30
             """),
         },
     ),
@@ -124,21 +129,27 @@ class _Line:
     label: str | None = None
 
 
-def program(machine: str) -> bytes:
+def program(machine: str, *, namespaces: bool = True) -> bytes:
     """The filter for a machine as uname(2) names it: an array of struct sock_filter, in native byte order.
 
-    Raises ValueError for a machine without a table.
+    namespaces: whether the run has its own; without them it may make no Internet socket and touch no process by its id but
+    itself. Raises ValueError for a machine without a table.
     """
     if machine not in ARCHITECTURES:
         raise ValueError(f"there is no system call table for {machine}; there are {', '.join(ARCHITECTURES)}")
     architecture = ARCHITECTURES[machine]
+    special = dict(_SPECIAL)
+    if not namespaces:
+        special |= _WITHOUT_NAMESPACES
+        for name in _TO_THE_FIRST:
+            del special[name]
     lines = [
         _Line(_LOAD, _ARCH),
         _Line(_EQUAL, architecture.audit, no="end"),
         _Line(_LOAD, _NUMBER),
         _Line(_GREATER_EQUAL, architecture.last + 1, yes="absent"),  # the x32 calls too
-        *_tree(_intervals(architecture), "t"),
-        *_rules(architecture.numbers),
+        *_tree(_intervals(architecture, special), "t"),
+        *_rules(architecture.numbers, special),
         *_returns(),
     ]
     return _assemble(lines)
@@ -153,14 +164,14 @@ def _returns() -> list[_Line]:
     ]
 
 
-def _intervals(architecture: Architecture) -> list[tuple[int, str]]:
+def _intervals(architecture: Architecture, special: Mapping[str, list[_Line]]) -> list[tuple[int, str]]:
     """(first number, label) of runs of calls with the same treatment, ascending from 0."""
     treatment = {}
     for action, names in _PLAIN.items():
         for name in names.split():
             if name in architecture.numbers:
                 treatment[architecture.numbers[name]] = "refuse" if action == REFUSE else "absent"
-    for name in _SPECIAL:
+    for name in special:
         treatment[architecture.numbers[name]] = name
     found: list[tuple[int, str]] = []
     for number in range(architecture.last + 1):
@@ -189,6 +200,20 @@ def _argument(index: int) -> _Line:
 
 def _no_new_namespaces() -> list[_Line]:
     return [_argument(0), _Line(_AND, _NEW_NAMESPACES), _Line(_EQUAL, 0, yes="allow", no="refuse")]
+
+
+def _only_unix() -> list[_Line]:
+    return [_argument(0), _Line(_EQUAL, _AF_UNIX, yes="allow", no="refuse")]
+
+
+def _only_itself(argument: int = 0) -> list[_Line]:
+    """By process id 0, which is the caller: other runs of the same user have ids too."""
+    return [_argument(argument), _Line(_EQUAL, 0, yes="allow", no="refuse")]
+
+
+def _only_itself_of_processes() -> list[_Line]:
+    """setpriority(2) and ioprio_set(2): (which, who, ...); PRIO_PROCESS is 0, IOPRIO_WHO_PROCESS 1."""
+    return [_argument(0), _Line(_GREATER_EQUAL, 2, yes="refuse"), *_only_itself(1)]
 
 
 def _only_unix_and_tcp() -> list[_Line]:
@@ -240,6 +265,7 @@ _SPECIAL: Mapping[str, list[_Line]] = {
     "clone": _no_new_namespaces(),
     "unshare": _no_new_namespaces(),
     "socket": _only_unix_and_tcp(),
+    "socketpair": _only_unix(),
     "ioctl": _no_terminal_injection(),
     "mmap": _no_hidden_shared_memory(),
     "personality": _plain_personality(),
@@ -251,9 +277,23 @@ _SPECIAL: Mapping[str, list[_Line]] = {
 }
 
 
-def _rules(numbers: Mapping[str, int]) -> list[_Line]:
+_TO_THE_FIRST = ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo")
+
+_WITHOUT_NAMESPACES: Mapping[str, list[_Line]] = {
+    "socket": _only_unix(),
+    "prlimit64": _only_itself(),
+    "sched_setparam": _only_itself(),
+    "sched_setscheduler": _only_itself(),
+    "sched_setaffinity": _only_itself(),
+    "sched_setattr": _only_itself(),
+    "setpriority": _only_itself_of_processes(),
+    "ioprio_set": _only_itself_of_processes(),
+}
+
+
+def _rules(numbers: Mapping[str, int], special: Mapping[str, list[_Line]]) -> list[_Line]:
     lines = []
-    for name, rule in _SPECIAL.items():
+    for name, rule in special.items():
         if name in numbers:
             first = rule[0]
             lines += [_Line(first.code, first.k, first.yes, first.no, name), *rule[1:]]

@@ -17,6 +17,7 @@ from executor.sandbox.environment import handler_environment
 from executor.sandbox.job import Access, Job, SandboxLost
 from executor.sandbox.output import Output
 from executor.sandbox.zygote import Child, Death
+from schemas.records import Outcome
 
 CONNECT_S = 30.0
 """From the hand-over to BTrDB's answer."""
@@ -40,7 +41,7 @@ class Observed:
     key_refused: str | None = None
     warned: bool = False
     ended: Mapping[str, Any] | None = None
-    cut: tuple[str, str] | None = None
+    cut: tuple[Outcome, str] | None = None
     broken: str | None = None
     uploads: list[tuple[Mapping[str, Any], int]] = field(default_factory=list)
 
@@ -56,7 +57,7 @@ class Supervision:
         self._doom: str | None = None
         self._lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._to_send = memoryview(_hand_over(job, access))
+        self._to_send = memoryview(_hand_over(job, access, child))
         self._poll = select.poll()
         self._reading_output = False
 
@@ -92,6 +93,7 @@ class Supervision:
                 if self._turn(min(tick_at, kill_at) - now, on_started):
                     break
         finally:
+            self._look_a_last_time()
             self.child.kill()
             seen.ended_ns = time.time_ns()
         return self._bury(on_started)
@@ -193,18 +195,33 @@ class Supervision:
             raise protocol.Malformed(f"an unexpected {kind[:40]!r}")
 
     def _look_at_memory(self) -> None:
-        limit = self.job.limits.memory_bytes
+        limits = self.job.limits
         assert self.child.watch is not None
-        held = self.child.watch.sample(limit)
-        if held.total > limit and self.seen.ended is None:
-            parts = f"{_mib(held.anonymous)} in {held.processes} process{'es' if held.processes != 1 else ''}"
-            text = f"it held {_mib(held.total)} ({parts}, {_mib(held.scratch)} of files); its limit is {_mib(limit)}"
-            self.seen.cut = ("out_of_memory", text)
+        held = self.child.watch.sample(limits.memory_bytes)
+        if self.seen.ended is not None or self.seen.cut is not None:
+            return
+        if held.total > limits.memory_bytes:
+            parts = [f"{_mib(held.anonymous)} in {held.processes} process{'es' if held.processes != 1 else ''}"]
+            parts += [f"{_mib(held.scratch)} of files"]
+            parts += [f"{_mib(held.buffers)} in sockets"] if held.buffers else []
+            text = f"it held {_mib(held.total)} ({', '.join(parts)}); its limit is {_mib(limits.memory_bytes)}"
+            self.seen.cut = (Outcome.OUT_OF_MEMORY, text)
+        elif held.disk > limits.scratch_bytes:
+            text = f"it was killed: it held {_mib(held.disk)} of files; its limit is {_mib(limits.scratch_bytes)}"
+            self.seen.cut = (Outcome.CRASHED, text)
+        elif held.tasks > limits.processes:
+            text = f"it was killed: it had {held.tasks} processes and threads; its limit is {limits.processes}"
+            self.seen.cut = (Outcome.CRASHED, text)
+
+    def _look_a_last_time(self) -> None:
+        """Just before all is killed: what its processes have used until now, those too that nobody will wait for."""
+        if self.child.watch is not None and self._doom is None:
+            self.child.watch.sample(self.job.limits.memory_bytes, closely=True)
 
     def _look_at_time(self, now: float, kill_at: float, warn_at: float) -> None:
         seen, limits = self.seen, self.job.limits
         if now >= kill_at:
-            seen.cut = seen.cut or ("timed_out", f"it was killed at its time limit of {limits.wall_s:g} s")
+            seen.cut = seen.cut or (Outcome.TIMED_OUT, f"it was killed at its time limit of {limits.wall_s:g} s")
         elif now >= warn_at and not seen.warned:
             seen.warned = True
             if limits.warning_s > 0:
@@ -238,13 +255,13 @@ class Supervision:
             self.seen.broken = f"it wrote to the executor's own channel: {error}"
 
 
-def _hand_over(job: Job, access: Access) -> bytes:
+def _hand_over(job: Job, access: Access, child: Child) -> bytes:
     limits = job.limits
     body = {
         "kind": "job",
         "arguments": dict(job.arguments),
         "documented": list(job.documented),
-        "environment": dict(handler_environment(access, job.api_key)),
+        "environment": dict(handler_environment(access, job.api_key, child.scratch_path, child.ca_bundle)),
         "api_key": job.api_key,
         "rlimits": dict(rlimits.of_run(limits)),
         "wall_s": limits.wall_s,

@@ -16,12 +16,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from executor.sandbox import filesystem, landlock, namespaces, plan, protocol
-from executor.sandbox.environment import zygote_environment
+from executor.sandbox import filesystem, landlock, namespaces, plan, pod, protocol
+from executor.sandbox.environment import CA_BUNDLE, SCRATCH, zygote_environment
 from executor.sandbox.job import Access, Runtime, SandboxLost, SandboxUnavailable
+from executor.sandbox.levels import Level
 from executor.sandbox.memory import Watch, pid_of
+from executor.sandbox.scratch import Folder, Folders, Mounted, Scratch
 
 START_TIMEOUT_S = 60.0
 CHILD_TIMEOUT_S = 20.0
@@ -46,8 +49,11 @@ class Child:
     reader: protocol.Reader
     output: int
     scratch_bytes: int
+    scratch_path: str = SCRATCH
+    ca_bundle: str = CA_BUNDLE
+    end_signal: int = signal.SIGKILL
     pidfd: int = -1
-    scratch: int = -1
+    scratch: Scratch | None = None
     listener: socket.socket | None = None
     leave: Callable[[], None] | None = None
     watch: Watch | None = None
@@ -57,10 +63,13 @@ class Child:
     lost: bool = False
 
     def kill(self) -> None:
-        """Kills it and, as it is the first of its PID namespace, all that it started; returns at once."""
+        """Kills it and all that it started; returns at once.
+
+        It is the first of its PID namespace, or it is the run's keeper, which does so when told to end.
+        """
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self.pidfd, self.end_signal)
 
     def buried(self, timeout_s: float) -> Death:
         """How it died; blocks. Raises SandboxLost when its zygote died first or it does not die in time."""
@@ -79,17 +88,28 @@ class Child:
         self.channel.close()
         if self.listener is not None:
             self.listener.close()
-        for descriptor in (self.output, self.pidfd, self.scratch):
+        for descriptor in (self.output, self.pidfd):
             if descriptor >= 0:
                 os.close(descriptor)
+        if self.scratch is not None:
+            self.scratch.close()
 
 
 class Zygote:
     """One zygote process, from start() to close() or to its death."""
 
-    def __init__(self, runtime: Runtime, access: Access) -> None:
+    def __init__(
+        self, runtime: Runtime, access: Access, level: Level = Level.NAMESPACES, scratch_dir: Path | None = None
+    ) -> None:
+        """level: POD for the steps without namespaces, any other for those with them.
+
+        scratch_dir: where runs without mounts have their folders; None: the system's folder for temporary files.
+        """
         self._runtime = runtime
         self._access = access
+        self._level = level
+        self._scratch_dir = Path(tempfile.gettempdir()) if scratch_dir is None else scratch_dir
+        self._folders: Folders | None = None
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
         self._children: dict[int, Child] = {}
@@ -108,28 +128,16 @@ class Zygote:
         """Starts it and waits until it is warm; blocks for seconds. Raises SandboxUnavailable naming layer, step and setting."""
         described = filesystem.describe(self._runtime)
         self.version = described.version
-        nobody = namespaces.may_map_nobody()
-        self._staging = tempfile.mkdtemp(prefix="eventproc-root-")
-        try:
-            made = plan.make(
-                filesystem.root(described, self._access),
-                self._access,
-                self._staging,
-                nobody,
-                platform.machine(),
-                landlock.abi(),
-            )
-        except ValueError as error:
-            raise SandboxUnavailable("seccomp", str(error), "Run the executor on one of these machines.") from error
+        made = self._plan = self._make_plan(described)
         self.off = dict(made.off)
-        self._plan = made
         self._spawn_launcher()
         assert self._control is not None and self._process is not None
         self._control.settimeout(START_TIMEOUT_S)
         reader = protocol.Reader(self._control)
-        self._ask(reader, {"kind": "enter", "namespaces": namespaces.OF_ZYGOTE}, "unshared")
+        self._ask(reader, {"kind": "enter", "namespaces": made.namespaces}, "unshared")
         try:
-            namespaces.write_maps(self._process.pid, nobody)
+            if made.namespaces:
+                namespaces.write_maps(self._process.pid, bool(made.user))
         except OSError as error:
             self._fail("namespaces", f"mapping users: {error}", plan.USER_NAMESPACES)
         warm = self._ask(reader, made.wire(), "warm")
@@ -137,6 +145,18 @@ class Zygote:
         self._control.settimeout(None)
         self.alive = True
         threading.Thread(target=self._listen, args=(reader,), name="zygote", daemon=True).start()
+
+    def _make_plan(self, described: filesystem.Described) -> plan.Plan:
+        built = filesystem.root(described, self._access)
+        nobody, machine, abi = namespaces.may_map_nobody(), platform.machine(), landlock.abi()
+        try:
+            if self._level is Level.POD:
+                self._folders = Folders(self._scratch_dir)
+                return pod.make(built, self._access, nobody, machine, abi)
+            self._staging = tempfile.mkdtemp(prefix="eventproc-root-")
+            return plan.make(built, self._access, self._staging, nobody, machine, abi)
+        except ValueError as error:
+            raise SandboxUnavailable("seccomp", str(error), "Run the executor on one of these machines.") from error
 
     def spawn(self, scratch_bytes: int) -> Child:
         """A child, isolated and ready for a job; blocks for milliseconds. Raises SandboxLost, SandboxUnavailable."""
@@ -147,12 +167,14 @@ class Zygote:
 
             fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         child = Child(next(self._numbers), ours, protocol.Reader(ours), output, scratch_bytes)
+        message: dict[str, Any] = {"kind": "spawn", "id": child.number, "scratch_bytes": scratch_bytes}
         try:
+            if self._folders is not None:
+                message |= self._give_folder(child, self._folders)
             with self._lock:
                 if not self.alive or self._control is None:
                     raise SandboxLost("the zygote died")
                 self._children[child.number] = child
-                message = {"kind": "spawn", "id": child.number, "scratch_bytes": scratch_bytes}
                 protocol.send(self._control, message, [theirs.fileno(), their_output])
         except OSError as error:
             child.close()
@@ -171,6 +193,25 @@ class Zygote:
             raise
         return child
 
+    def _give_folder(self, child: Child, folders: Folders) -> dict[str, str]:
+        """A folder instead of mounts, a keeper instead of a PID namespace."""
+        folder = folders.make(self._plan.user)
+        child.scratch, child.scratch_path, child.ca_bundle = folder, str(folder.tmp), self._plan.ca_bundle
+        child.end_signal = signal.SIGTERM
+        if self._access.endpoint is None:
+            return {"scratch": child.scratch_path}
+        child.listener = folder.listen()
+        return {"scratch": child.scratch_path, "route": str(folder.route)}
+
+    @property
+    def base(self) -> str:
+        """The layer that all others stand on."""
+        return "keeper" if self._level is Level.POD else "namespaces"
+
+    def setting_for(self, layer: str) -> str:
+        """What helps when a layer is missing."""
+        return self._plan.setting_for("", layer)
+
     def close(self) -> None:
         """Kills the zygote and with it every child; blocks for a moment."""
         if self._lifeline >= 0:
@@ -187,6 +228,9 @@ class Zygote:
                 self._control.shutdown(socket.SHUT_RDWR)
         if self._staging:
             shutil.rmtree(self._staging, ignore_errors=True)
+        if self._folders is not None:
+            self._folders.close()
+            self._folders = None
 
     def _spawn_launcher(self) -> None:
         ours, theirs = socket.socketpair()
@@ -225,16 +269,16 @@ class Zygote:
                 frames = reader.read()
         except (OSError, protocol.Malformed) as error:
             self._fail(
-                "namespaces", f"the zygote does not answer: {error or 'too slow'}: {self._last_words()}", plan.KERNEL
+                self.base, f"the zygote does not answer: {error or 'too slow'}: {self._last_words()}", plan.KERNEL
             )
         if not frames:
-            self._fail("namespaces", f"the zygote ended while starting: {self._last_words()}", plan.KERNEL)
+            self._fail(self.base, f"the zygote ended while starting: {self._last_words()}", plan.KERNEL)
         answer = frames[0]
         if answer["kind"] == "broken":
             step, layer = str(answer.get("step")), str(answer.get("layer"))
             self._fail(layer, f"{step}: {answer.get('why')}", self._plan.setting_for(step, layer))
         if answer["kind"] != wanted:
-            self._fail("namespaces", f"the zygote said {answer['kind']!r} instead of {wanted!r}", plan.KERNEL)
+            self._fail(self.base, f"the zygote said {answer['kind']!r} instead of {wanted!r}", plan.KERNEL)
         return answer
 
     def _learn(self, warm: Mapping[str, Any]) -> None:
@@ -275,7 +319,7 @@ class Zygote:
                         layer, f"{step}: {message.get('why')}", self._plan.setting_for(step, layer)
                     )
                 if message["kind"] == "hand_over":
-                    child.scratch = child.reader.take_descriptor()
+                    self._take_scratch(child, child.reader.take_descriptor())
                     if message.get("listener"):
                         child.listener = socket.socket(fileno=child.reader.take_descriptor())
                 if message["kind"] == "ready":
@@ -285,7 +329,14 @@ class Zygote:
         with child.changed:
             if not child.changed.wait_for(lambda: child.pidfd >= 0 or child.lost, CHILD_TIMEOUT_S) or child.lost:
                 raise SandboxLost("the zygote died")
-        child.watch = Watch(pid_of(child.pidfd), child.scratch)
+        assert child.scratch is not None
+        child.watch = Watch(pid_of(child.pidfd), child.scratch, keeper=self._plan.keep is not None)
+
+    def _take_scratch(self, child: Child, descriptor: int) -> None:
+        if isinstance(child.scratch, Folder):
+            os.close(descriptor)
+        else:
+            child.scratch = Mounted(descriptor)
 
     def _listen(self, reader: protocol.Reader) -> None:
         try:
