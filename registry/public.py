@@ -5,10 +5,10 @@ from __future__ import annotations
 import grpc
 import structlog
 
+from callers import ApiKeys
 from ledger import Ledger
 from ledger.credentials import seal
 from ledger.handlers import HandlerView, list_handlers, register, remove
-from registry.auth import ApiKeys
 from registry.refuse import Refusal, answered
 from registry.validate import Accepts, check_registration
 from schemas.contracts import hook_names

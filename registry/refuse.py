@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import grpc
 import structlog
 
+from callers import UnknownKey
 from ledger.handlers import NoSuchHandler, NotOwner
 from schemas.errors import TryLater
 from telemetry import metrics
@@ -72,6 +73,9 @@ def _status(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
     if isinstance(error, Refusal):
         log.info("refused", method=method, code=error.code.name, reason=error.text)
         return error.code, error.text
+    if isinstance(error, UnknownKey):
+        log.info("refused", method=method, code="UNAUTHENTICATED", reason=str(error))
+        return grpc.StatusCode.UNAUTHENTICATED, str(error)
     if isinstance(error, NotOwner):
         return grpc.StatusCode.PERMISSION_DENIED, f"{error}; only they or an admin may change it"
     if isinstance(error, NoSuchHandler):

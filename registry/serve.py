@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import grpc
 
+from callers import ApiKeys
 from ledger import Ledger
 from ledger.rules import Rules
-from registry.auth import ApiKeys, ServiceTokens
+from registry.auth import ServiceTokens
 from registry.internal import Executors
 from registry.public import EventProcessing
 from registry.settings import MIB, RegistrySettings

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from callers import Caller
 from ledger.handlers import NewHandler
-from registry.auth import Caller
 from registry.python_version import BlobFacts, read_blob, versions_named
 from registry.refuse import Refusal
 from schemas.addresses import allowed, check_address
