@@ -6,17 +6,19 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Select, and_, case, func, select, tuple_
+from sqlalchemy import Select, and_, case, func, not_, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from ledger.engine import now_ms
 from ledger.fair import CHUNK
 from ledger.tables import (
+    GIVEN_UP,
     PENDING,
     QUEUED,
     REPORTED,
     RUNNING,
     SENDING,
+    SENT,
     EventRow,
     HandlerVersionRow,
     NotificationRow,
@@ -27,14 +29,22 @@ from schemas.events import run_id
 from schemas.records import Outcome
 
 EXAMPLES = 20
+EVENT_LOST = "event_lost"  # found by who reads the topics too: stream/seen.py
 KINDS = (
+    EVENT_LOST,
     "event_without_run",
+    "run_without_match",
     "run_without_event",
+    "run_state_unsound",
+    "lease_overdue",
     "run_without_email",
     "email_without_run",
-    "lease_overdue",
+    "email_not_due",
+    "email_state_unsound",
     "email_overdue",
 )
+RUN_STATES = (QUEUED, RUNNING, REPORTED, *(outcome.value for outcome in Outcome))
+EMAIL_STATES = (PENDING, SENDING, SENT, GIVEN_UP)
 
 
 @dataclass(frozen=True)
@@ -50,12 +60,14 @@ class Problem:
 @dataclass(frozen=True)
 class Books:
     """Counts since since_ms, and what does not add up. expected: runs that follow from the frozen matches; replayed: runs
-    made by replays; oldest_queued_s: how long the run that has waited longest has been due."""
+    made by replays; invited: queued runs whose task is out; oldest_queued_s: how long the run that has waited longest has
+    been due."""
 
     since_ms: int
     events: int
     expected: int
     replayed: int
+    invited: int
     runs: dict[str, int]
     emails: dict[str, int]
     oldest_queued_s: float
@@ -69,31 +81,34 @@ def reconcile(session: Session, since_ms: int, overdue_s: float = 600.0) -> Book
     """
     now = now_ms(session)
     overdue = now - int(overdue_s * 1000)
-    events, expected, missing = _against_matches(session, since_ms)
+    events, expected, problems = _against_matches(session, since_ms)
     mine = RunRow.queued_at_ms >= since_ms
     emails_since = NotificationRow.created_at_ms >= since_ms
-    problems = [
-        Problem(
-            "event_without_run", "matches of events that no run stands for", len(missing), tuple(missing[:EXAMPLES])
-        ),
-        _problem(session, "run_without_event", "runs whose event is not in the ledger", _orphans(mine)),
-        _problem(session, "run_without_email", "ended runs that are due an email and are in none", _unmailed(mine)),
-        _problem(session, "email_without_run", "emails that account for no run", _empty_mails(emails_since)),
-        _problem(
-            session,
+    for kind, what, query in (
+        ("run_without_event", "runs whose event is not in the ledger", _orphans(mine)),
+        ("run_state_unsound", "runs whose state does not go with their end or their lease", _unsound_runs(mine)),
+        (
             "lease_overdue",
             f"runs whose lease ended more than {overdue_s:.0f} s ago and that nobody has freed",
             select(RunRow.id).where(mine, RunRow.state.in_((RUNNING, REPORTED)), RunRow.lease_until_ms < overdue),
         ),
-        _problem(
-            session,
+        ("run_without_email", "ended runs that are due an email and are in none", _unmailed(mine)),
+        ("email_without_run", "emails that account for no run", _empty_mails(emails_since)),
+        (
+            "email_not_due",
+            "runs in an email that is not due: not ended, cancelled, or to another",
+            _early_mails(emails_since),
+        ),
+        ("email_state_unsound", "emails whose state does not go with their end", _unsound_mails(emails_since)),
+        (
             "email_overdue",
             f"emails that have been due for more than {overdue_s:.0f} s and are neither sent nor given up",
             select(NotificationRow.message_id).where(
                 emails_since, NotificationRow.state.in_((PENDING, SENDING)), NotificationRow.not_before_ms < overdue
             ),
         ),
-    ]
+    ):
+        problems.append(_problem(session, kind, what, query))
     oldest = session.scalar(
         select(func.min(RunRow.not_before_ms)).where(RunRow.state == QUEUED, RunRow.not_before_ms <= now)
     )
@@ -101,13 +116,14 @@ def reconcile(session: Session, since_ms: int, overdue_s: float = 600.0) -> Book
         since_ms,
         events,
         expected,
-        session.scalar(select(func.count()).select_from(RunRow).where(mine, RunRow.replay_id != "")) or 0,
+        _count(session, select(RunRow.id).where(mine, RunRow.replay_id != "")),
+        _count(session, select(RunRow.id).where(mine, RunRow.state == QUEUED, RunRow.invited_at_ms.is_not(None))),
         _counted(session, select(RunRow.state, func.count()).where(mine).group_by(RunRow.state)),
         _counted(
             session, select(NotificationRow.state, func.count()).where(emails_since).group_by(NotificationRow.state)
         ),
         (now - oldest) / 1000 if oldest is not None else 0.0,
-        tuple(problem for problem in problems if problem.count),
+        tuple(one for one in problems if one.count),
     )
 
 
@@ -122,23 +138,49 @@ def unknown_events(session: Session, keys: Sequence[tuple[str, str]]) -> list[tu
     return [key for key in keys if key not in known]
 
 
-def _against_matches(session: Session, since_ms: int) -> tuple[int, int, list[str]]:
+def problem(kind: str, what: str, names: Sequence[str]) -> Problem:
+    """A problem with all its names, of which some are kept."""
+    return Problem(kind, what, len(names), tuple(names[:EXAMPLES]))
+
+
+def _against_matches(session: Session, since_ms: int) -> tuple[int, int, list[Problem]]:
     events = expected = 0
     missing: list[str] = []
+    unfounded: list[str] = []
     for rows in _pages(session, since_ms):
         wanted = {
-            run_id(hook, request_id, handler_id): f"event {request_id}, handler {handler_id} version {version}"
+            run_id(hook, request_id, handler_id): (request_id, handler_id, version)
             for hook, request_id, matches in rows
             for handler_id, version in json.loads(matches)
         }
-        there: set[str] = set()
-        ids = list(wanted)
-        for start in range(0, len(ids), CHUNK):
-            there.update(session.scalars(select(RunRow.id).where(RunRow.id.in_(ids[start : start + CHUNK]))))
+        there = _first_runs(session, [(hook, request_id) for hook, request_id, _ in rows])
         events += len(rows)
         expected += len(wanted)
-        missing.extend(what for run, what in wanted.items() if run not in there)
-    return events, expected, missing
+        missing.extend(f"event {e}, handler {h} version {v}" for run, (e, h, v) in wanted.items() if run not in there)
+        unfounded.extend(
+            f"run {run}: event {e}, handler {h} version {v}"
+            for run, (e, h, v) in there.items()
+            if wanted.get(run) != (e, h, v)
+        )
+    return (
+        events,
+        expected,
+        [
+            problem("event_without_run", "matches of events that no run stands for", missing),
+            problem("run_without_match", "runs of handlers, or versions, that their event did not meet", unfounded),
+        ],
+    )
+
+
+def _first_runs(session: Session, events: Sequence[tuple[str, str]]) -> dict[str, tuple[str, int, int]]:
+    """By id, the runs of these events that no replay made: RequestID, handler, version."""
+    found: dict[str, tuple[str, int, int]] = {}
+    query = select(RunRow.id, RunRow.request_id, RunRow.handler_id, RunRow.handler_version).where(
+        tuple_(RunRow.hook, RunRow.request_id).in_(events), RunRow.replay_id == ""
+    )
+    for run, request_id, handler_id, version in session.execute(query):
+        found[run] = (request_id, handler_id, version)
+    return found
 
 
 def _pages(session: Session, since_ms: int) -> Iterator[list[tuple[str, str, str]]]:
@@ -163,23 +205,23 @@ def _orphans(mine: object) -> Select[str]:
     return select(RunRow.id).outerjoin(EventRow, event).where(mine, EventRow.request_id.is_(None))  # type: ignore[arg-type]
 
 
+_VERSION = and_(HandlerVersionRow.handler_id == RunRow.handler_id, HandlerVersionRow.version == RunRow.handler_version)
+_RECIPIENT = case(
+    (RunRow.state == Outcome.SUCCEEDED.value, HandlerVersionRow.notify_on_success),
+    else_=HandlerVersionRow.notify_on_failure,
+)
+
+
 def _unmailed(mine: object) -> Select[str]:
-    version = and_(
-        HandlerVersionRow.handler_id == RunRow.handler_id, HandlerVersionRow.version == RunRow.handler_version
-    )
-    recipient = case(
-        (RunRow.state == Outcome.SUCCEEDED.value, HandlerVersionRow.notify_on_success),
-        else_=HandlerVersionRow.notify_on_failure,
-    )
     return (
         select(RunRow.id)
-        .join(HandlerVersionRow, version)
+        .join(HandlerVersionRow, _VERSION)
         .outerjoin(NotificationRunRow, NotificationRunRow.run_id == RunRow.id)
         .where(
             mine,  # type: ignore[arg-type]
             RunRow.ended_at_ms.is_not(None),
             RunRow.state != Outcome.CANCELLED.value,
-            recipient != "",
+            _RECIPIENT != "",
             NotificationRunRow.run_id.is_(None),
         )
     )
@@ -194,11 +236,48 @@ def _empty_mails(since: object) -> Select[str]:
     )
 
 
+def _unsound_runs(mine: object) -> Select[str]:
+    leased = and_(RunRow.lease_hash.is_not(None), RunRow.lease_until_ms.is_not(None))
+    sound = or_(
+        and_(RunRow.state == QUEUED, RunRow.ended_at_ms.is_(None), RunRow.lease_until_ms.is_(None)),
+        and_(RunRow.state.in_((RUNNING, REPORTED)), RunRow.ended_at_ms.is_(None), leased),
+        and_(RunRow.state.in_(list(Outcome)), RunRow.ended_at_ms.is_not(None), RunRow.lease_until_ms.is_(None)),
+    )
+    return select(RunRow.id).where(mine, not_(sound))  # type: ignore[arg-type]
+
+
+def _early_mails(since: object) -> Select[str]:
+    wrong = or_(
+        RunRow.ended_at_ms.is_(None),
+        RunRow.state == Outcome.CANCELLED.value,
+        _RECIPIENT != NotificationRow.recipient,
+    )
+    return (
+        select(RunRow.id)
+        .join(HandlerVersionRow, _VERSION)
+        .join(NotificationRunRow, NotificationRunRow.run_id == RunRow.id)
+        .join(NotificationRow, NotificationRow.id == NotificationRunRow.notification_id)
+        .where(since, wrong)  # type: ignore[arg-type]
+    )
+
+
+def _unsound_mails(since: object) -> Select[str]:
+    sound = or_(
+        and_(NotificationRow.state.in_((PENDING, SENDING)), NotificationRow.ended_at_ms.is_(None)),
+        and_(NotificationRow.state.in_((SENT, GIVEN_UP)), NotificationRow.ended_at_ms.is_not(None)),
+    )
+    return select(NotificationRow.message_id).where(since, not_(sound))  # type: ignore[arg-type]
+
+
 def _problem(session: Session, kind: str, what: str, query: Select[str]) -> Problem:
-    count = session.scalar(select(func.count()).select_from(query.subquery())) or 0
+    count = _count(session, query)
     names = session.scalars(query.limit(EXAMPLES)).all() if count else ()
     return Problem(kind, what, count, tuple(names))
 
 
+def _count(session: Session, query: Select[str]) -> int:
+    return session.scalar(select(func.count()).select_from(query.subquery())) or 0
+
+
 def _counted(session: Session, query: Select[str, int]) -> dict[str, int]:
-    return dict(session.execute(query).tuples().all())
+    return dict(session.execute(query).all())
