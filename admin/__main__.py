@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from admin import books, dead_letters, replay
+from admin import books, dead_letters, emails, replay
 
 app = typer.Typer(
     name="eventproc-admin",
@@ -16,7 +16,7 @@ app.add_typer(dead_letters.app, name="dead-letters")
 app.command()(replay.replay)
 app.command()(books.matches)
 app.command()(books.reconcile)
-app.add_typer(books.emails, name="emails")
+app.add_typer(emails.app, name="emails")
 
 
 if __name__ == "__main__":

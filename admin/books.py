@@ -1,30 +1,28 @@
-"""Whom an event meets, whether the books add up, and what became of the emails."""
+"""Whom an event meets, and whether the books add up."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import uuid
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
 
 from admin import desk
-from admin.dead_letters import kept
 from admin.say import as_json, fail, moment, out, table, when_ms
 from admin.settings import AdminSettings
 from ledger import Ledger
-from ledger import outbox as box
-from ledger.reconcile import Books, Problem, unknown_events
+from ledger.reconcile import EVENT_LOST, Books, problem, unknown_events
 from ledger.reconcile import reconcile as compare
 from ledger.why import event_tags, frozen, verdicts
 from schemas.contracts import hook_names
-from schemas.errors import InvalidMessage
-from schemas.events import read_event
 from stream.broker import Broker
+from stream.seen import lost_events
 from telemetry.settings import from_environment
 
 HOOK = hook_names()[0]
-emails = typer.Typer(no_args_is_help=True, help="What became of the emails.")
 Json = Annotated[bool, typer.Option("--json")]
 
 
@@ -69,10 +67,9 @@ def reconcile(
     topics: Annotated[
         bool,
         typer.Option(
-            "--topics",
-            help="read the hooks' topics too, and name events that are nowhere",
+            help="read the hooks' topics in Kafka too, and name events that are nowhere",
         ),
-    ] = False,
+    ] = True,
     json: Json = False,
 ) -> None:
     """Do events, runs and emails add up? Exit code 1 when they do not."""
@@ -81,10 +78,10 @@ def reconcile(
             books = compare(session, when_ms(since), overdue)
         if topics:
             with desk.broker() as broker:
-                lost = _lost(broker, ledger)
-            what = "events that were consumed but are in neither the ledger nor the dead letters"
-            problem = Problem("event_lost", what, len(lost), tuple(lost[:20]))
-            books = dataclasses.replace(books, problems=(*books.problems, *([problem] if lost else [])))
+                lost = _lost(broker, ledger, books.since_ms)
+            if lost:
+                what = "events that were consumed and are in neither the ledger nor the dead letters"
+                books = dataclasses.replace(books, problems=(problem(EVENT_LOST, what, lost), *books.problems))
     if json:
         as_json(dataclasses.asdict(books))
     else:
@@ -98,69 +95,37 @@ def _tell(books: Books) -> None:
         ("events", books.events),
         ("runs that their matches make", books.expected),
         ("runs that replays made", books.replayed),
+        ("runs queued whose task is out", books.invited),
         *((f"runs {state}", count) for state, count in sorted(books.runs.items())),
         *((f"emails {state}", count) for state, count in sorted(books.emails.items())),
         ("longest wait of a run that is due", f"{books.oldest_queued_s:.0f} s"),
     ]
     table(f"Since {moment(books.since_ms)}", ("", "count"), rows)
-    for problem in books.problems:
-        out.print(f"\nDOES NOT ADD UP ({problem.kind}): {problem.count} {problem.what}", markup=False)
-        for name in problem.names:
+    for one in books.problems:
+        out.print(f"\nDOES NOT ADD UP ({one.kind}): {one.count} {one.what}", markup=False)
+        for name in one.names:
             out.print(f"  {name}", markup=False)
+        if one.count > len(one.names):
+            out.print(f"  ... and {one.count - len(one.names)} more")
     if not books.problems:
         out.print("\nEverything adds up.")
 
 
-def _lost(broker: Broker, ledger: Ledger) -> list[str]:
+def _lost(broker: Broker, ledger: Ledger, since_ms: int) -> list[str]:
     """Events that the dispatcher has committed and that are nowhere."""
     group = from_environment(AdminSettings).dispatcher_group
-    dead = {(one.letter.topic, one.letter.partition, one.letter.offset) for one in kept(broker)}
-    lost = []
+
+    lost: list[str] = []
     for hook in hook_names():
-        done = broker.admin().committed(group, hook)
-        keys: dict[tuple[str, str], str] = {}
-        for message in broker.admin().read(hook):
-            place = (message.topic, message.partition, message.offset)
-            if message.offset >= done.get(message.partition, 0) or place in dead:
-                continue
-            name = f"{message.topic}/{message.partition}/{message.offset}"
-            try:
-                keys[(hook, read_event(hook, message.value, message.headers).request_id)] = name
-            except InvalidMessage as error:
-                lost.append(f"{name}: cannot be read ({error.reason}), and is no dead letter")
-        with ledger.read() as session:
-            lost.extend(f"{keys[key]}: RequestID {key[1]}" for key in unknown_events(session, list(keys)))
+        unknown = functools.partial(_unknown, ledger, hook)
+        found, _ = lost_events(broker.admin(), desk.book(broker), hook, group, unknown, since_ms)
+        lost.extend(str(one) for one in found)
     return lost
 
 
-@emails.command("list")
-def list_(
-    state: Annotated[str, typer.Option(help="pending, sending, sent or given_up; empty: all")] = "",
-    recipient: Annotated[str, typer.Option(help="only to this address")] = "",
-    limit: Annotated[int, typer.Option(min=1)] = 50,
-    json: Json = False,
-) -> None:
-    """Lists emails, the newest first."""
-    with desk.ledger() as ledger, ledger.read() as session:
-        found = box.recent(session, state, recipient, limit)
-    if json:
-        as_json([dataclasses.asdict(one) for one in found])
-        return
-    rows = (
-        (one.id, moment(one.created_at_ms), one.recipient, one.kind, one.state, one.tries, one.runs, one.reason)
-        for one in found
-    )
-    table("Emails", ("id", "made", "to", "kind", "state", "tries", "runs", "reason"), rows)
-
-
-@emails.command()
-def retry(ids: Annotated[list[int], typer.Argument(help="of emails that were given up")]) -> None:
-    """Has emails that were given up tried again, under their old Message-ID."""
-    with desk.ledger() as ledger, ledger.write() as session:
-        done = box.retry(session, ids)
-    out.print(f"{done} of {len(ids)} will be tried again")
-    if done < len(ids):
-        raise fail("the others were not given up, or are not there")
+def _unknown(ledger: Ledger, hook: str, request_ids: Sequence[str]) -> list[str]:
+    with ledger.read() as session:
+        return [request_id for _, request_id in unknown_events(session, [(hook, one) for one in request_ids])]
 
 
 def _request_id(text: str) -> str:

@@ -5,23 +5,37 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
+from sqlalchemy.exc import ArgumentError
+
 from admin.say import fail
 from admin.settings import AdminSettings
 from ledger import Ledger
 from schemas.errors import TryLater
 from stream.broker import Broker
-from stream.connect import open_broker
+from stream.connect import open_book, open_broker
+from stream.schema_book import SchemaBook
 from stream.settings import StreamSettings
 from telemetry.settings import from_environment
 
+CALLED_WRONGLY = 2
 LATER = 75  # sysexits(3), EX_TEMPFAIL
 
 
 @contextlib.contextmanager
 def ledger() -> Iterator[Ledger]:
-    """The ledger; ends the command when it is away."""
-    opened = Ledger.open(from_environment(AdminSettings).ledger_url)
+    """The ledger; ends the command when it is away, or is none of this release."""
+    url = from_environment(AdminSettings).ledger_url
     try:
+        opened = Ledger.open(url)
+    except (ArgumentError, ImportError) as error:
+        right = "sqlite:////path or postgresql+psycopg://user:password@host/name"
+        raise fail(f"EVENTPROC_LEDGER_URL: {error}; should be {right}", CALLED_WRONGLY) from error
+    try:
+        wrong = opened.unlike()
+        if wrong:
+            where = opened.engine.url.render_as_string(hide_password=True)
+            hint = "the registry, the dispatcher or the notifier of this release makes or changes the tables when it starts"
+            raise fail(f"the ledger {where}: {wrong}; {hint}", CALLED_WRONGLY)
         yield opened
     except TryLater as error:
         raise fail(f"{error.reason}; try again later", LATER) from error
@@ -39,3 +53,8 @@ def broker() -> Iterator[Broker]:
         raise fail(f"{error.reason}; try again later", LATER) from error
     finally:
         opened.close()
+
+
+def book(broker: Broker) -> SchemaBook:
+    """The schemas of all who write to it."""
+    return open_book(from_environment(StreamSettings), broker.admin(), broker.producer())

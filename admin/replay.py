@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
+from enum import StrEnum
 from typing import Annotated
 
 import typer
 
 from admin import desk
-from admin.say import as_json, fail, out, table, when_ms
-from ledger.replay import CannotReplay, Planned, Selection, check, plan
+from admin.say import as_json, fail, out, say, table, when_ms
+from ledger.replay import FAILED, MISSING, CannotReplay, Planned, Selection, check, plan
 from ledger.replay import replay as make
 from schemas.contracts import hook_names
 
 SHOWN = 100
+
+
+class Only(StrEnum):
+    """Which matches of the events a replay takes."""
+
+    MISSING = MISSING
+    FAILED = FAILED
+
+
 HOOK = hook_names()[0]
 Hook = Annotated[str, typer.Option(help="the hook's name")]
 
@@ -23,6 +34,9 @@ def replay(
     since: Annotated[str, typer.Option(help="all events received since then: 30d, 2026-01-01")] = "",
     until: Annotated[str, typer.Option(help="and before then")] = "",
     handler: Annotated[int | None, typer.Option(help="only this handler's id; else all that match now")] = None,
+    only: Annotated[
+        Only | None, typer.Option(help="only where the handler has no run yet, or its newest run ended badly")
+    ] = None,
     hook: Hook = HOOK,
     replay_id: Annotated[
         str, typer.Option(help="a UUID: this replay's own; the same again goes on where it broke off")
@@ -31,7 +45,7 @@ def replay(
     json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Runs the handlers of today on past events: new runs, which point to the old ones. The sweeper invites them in turn."""
-    selection = _selection(event, since, until, handler, hook)
+    selection = replace(_selection(event, since, until, handler, hook), only=only or "")
     this = _uuid(replay_id, "--replay-id") if replay_id else str(uuid.uuid4())
     planned: list[Planned] = []
     events, after = 0, None
@@ -41,6 +55,8 @@ def replay(
                 check(session, selection)
             except CannotReplay as error:
                 raise fail(str(error)) from error
+        if not dry_run:
+            say(f"replay {this}: if it breaks off, the same command with --replay-id {this} goes on")
         while True:
             if dry_run:
                 with ledger.read() as session:
@@ -63,7 +79,7 @@ def replay(
     out.print(
         f"{events} events, {len(planned) - there} runs {'would be made' if dry_run else 'made'}"
         + (f", {there} were there already" if there else "")
-        + ("" if dry_run else f"; replay {this}")
+        + (f"; with --replay-id {this} these very runs" if dry_run else f"; replay {this}")
     )
 
 

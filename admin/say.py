@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import sys
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -13,8 +15,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-out = Console(highlight=False)
-err = Console(stderr=True, highlight=False)
+PIPED = (
+    None if sys.stdout.isatty() or "COLUMNS" in os.environ else 500
+)  # a pipe has no margin: lines stay whole for grep
+out = Console(highlight=False, width=PIPED)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
 
 _AGO = re.compile(r"(\d+)(s|min|h|d|w)")
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -39,6 +44,11 @@ def fail(problem: str, code: int = 1) -> typer.Exit:
     """Prints what is wrong to stderr; raise what comes back."""
     err.print(Text(f"eventproc-admin: {problem}"))
     return typer.Exit(code)
+
+
+def say(text: str) -> None:
+    """Prints something beside the answer, to stderr."""
+    err.print(Text(text))
 
 
 def moment(ms: int) -> str:

@@ -41,9 +41,20 @@ class Stack:
         lines = [
             "# source this file to use the stack",
             *(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
+            f"export PATH={shlex.quote(str(self._commands()))}:$PATH",
         ]
         self.layout.env_file.touch(mode=0o600)
         self.layout.env_file.write_text("\n".join(lines) + "\n")
+
+    def _commands(self) -> Path:
+        """A folder with the operators' command, and nothing else that would get in somebody's way."""
+        folder = self.layout.state / "bin"
+        folder.mkdir(exist_ok=True)
+        command = folder / "eventproc-admin"
+        path = f'{shlex.quote(str(ROOT))}"${{PYTHONPATH:+:$PYTHONPATH}}"'
+        command.write_text(f'#!/bin/sh\nPYTHONPATH={path} exec {shlex.quote(sys.executable)} -m admin "$@"\n')
+        command.chmod(0o755)
+        return folder
 
     def stop(self) -> None:
         """Ends every process, the last started first; blocks until they are gone."""

@@ -80,4 +80,5 @@ def endpoints(env: str, state: Path) -> None:
     console.print(escape(f"  source {state / 'env'}        # sets all of the above"))
     console.print("  .venv/bin/python -m ctingress ARCHIVE.zip --tags a,b")
     console.print(escape(f"  ls {state / 'mail'}           # the emails"))
+    console.print("  eventproc-admin               # for operators: dead letters, replay, emails, reconcile")
     console.print("  make down                     # stops it; the data stays")

@@ -61,10 +61,12 @@ def main() -> int:
     sweeper = Sweeper(ledger, broker.producer(), admin, rules, sweeping, uuid.uuid4().hex)
     thread = threading.Thread(target=guarded(lambda: sweeper.run(stop, health), broke), name="sweeper", daemon=True)
     thread.start()
-    reconciler = Reconciler(ledger, sweeping, uuid.uuid4().hex)
+    desk = broker.admin()
+    notes = open_book(stream_settings, desk, producer)
+    reconciler = Reconciler(ledger, desk, notes, settings.group, sweeping, uuid.uuid4().hex)
     threading.Thread(target=guarded(lambda: reconciler.run(stop), broke), name="reconciler", daemon=True).start()
     consumer = broker.consumer(hook_names(), settings.group, instance=settings.instance)
-    step = Dispatch(ledger, producer, rules, settings.flush_timeout_s)
+    step = Dispatch(ledger, producer, rules, settings.flush_timeout_s, settings.event_bytes)
     loop.run(
         consumer,
         step,

@@ -23,12 +23,23 @@ from telemetry import metrics
 
 log = structlog.get_logger()
 
+LOGGED_TAGS = 20
+
 
 class Dispatch:
     """The dispatcher's step of the processing loop; keeps the tag index of the last revision it saw."""
 
-    def __init__(self, ledger: Ledger, producer: Producer, rules: Rules, flush_timeout_s: float = 10.0) -> None:
-        """rules: as the registry and the sweeper have them; they say how many runs may be invited at once."""
+    def __init__(
+        self,
+        ledger: Ledger,
+        producer: Producer,
+        rules: Rules,
+        flush_timeout_s: float = 10.0,
+        event_bytes: int = 32 * 1024 * 1024,
+    ) -> None:
+        """rules: as the registry and the sweeper have them; they say how many runs may be invited at once. event_bytes: of the
+        largest event, as JSON."""
+        self._event_bytes = event_bytes
         self._ledger = ledger
         self._rules = rules
         self._producer = producer
@@ -47,15 +58,15 @@ class Dispatch:
         events: list[tuple[Event, Message]] = []
         for message in batch:
             try:
-                events.append((read_event(message.topic, message.value, message.headers), message))
+                events.append((self._read(message), message))
             except InvalidMessage as error:
                 rejected.append(Rejected(message, error.reason))
         if events:
-            self._dispatch(events)
+            rejected.extend(self._dispatch(events))
             metrics.dispatch_seconds.observe(time.monotonic() - began)
         return rejected
 
-    def _dispatch(self, events: Sequence[tuple[Event, Message]]) -> None:
+    def _dispatch(self, events: Sequence[tuple[Event, Message]]) -> list[Rejected]:
         with self._ledger.write() as session:
             # read after the batch was fetched: no handler registered before an event was published can be missed
             now = revision(session)
@@ -65,13 +76,28 @@ class Dispatch:
             recorded = record_events(session, dispatches, self._rules)
         invitations: list[Invitation] = []
         traces: dict[str, bytes] = {}
+        rejected = []
         for (event, message), record in zip(events, recorded, strict=True):
+            if record.differs:
+                rejected.append(Rejected(message, _used_before(event, record.differs)))
+                continue
             invitations.extend(record.invitations)
             trace = dict(message.headers).get("traceparent")
             if trace is not None:
                 traces.update((invitation.run_id, trace) for invitation in record.invitations)
             self._tell(event, record.new, record.runs, len(record.invitations))
         invite(self._producer, invitations, traces, self._flush_timeout_s)
+        return rejected
+
+    def _read(self, message: Message) -> Event:
+        event = read_event(message.topic, message.value, message.headers)
+        size = len(event.body())
+        if size > self._event_bytes:
+            raise InvalidMessage(
+                f"{event.hook}: the event has {size} bytes as JSON; at most {self._event_bytes} are taken (DISPATCHER_EVENT_BYTES)",
+                message.value or b"",
+            )
+        return event
 
     def _matches(self, event: Event) -> list[Match]:
         return [
@@ -88,7 +114,14 @@ class Dispatch:
             "dispatched" if new else "dispatched before",
             hook=event.hook,
             request_id=event.request_id,
-            tags=event.tags,
+            tags=event.tags[:LOGGED_TAGS],
             runs=runs,
             invited=invited,
         )
+
+
+def _used_before(event: Event, differs: str) -> str:
+    return (
+        f"{event.hook}: RequestID: {event.request_id} was used before by another event, which {differs}; this one, of "
+        f"{event.subject[:200]!r} with the tags {list(event.tags[:LOGGED_TAGS])}, ran nothing: each event needs an id of its own"
+    )

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import threading
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from dispatcher.settings import SweeperSettings
 from ledger import Ledger, sweeper
 from ledger.engine import now_ms
-from ledger.reconcile import KINDS, Books, reconcile
+from ledger.reconcile import EMAIL_STATES, EVENT_LOST, KINDS, RUN_STATES, Books, problem, reconcile, unknown_events
+from schemas.contracts import hook_names
 from schemas.errors import TryLater
+from stream.broker import Admin
+from stream.schema_book import SchemaBook
+from stream.seen import Lost, lost_events
 from telemetry import metrics
 
 log = structlog.get_logger()
@@ -21,11 +28,18 @@ FIRST_S = 10.0
 class Reconciler:
     """In a thread of its own, for it may read long. Problems are metrics and log lines; eventproc-admin reconcile names them."""
 
-    def __init__(self, ledger: Ledger, settings: SweeperSettings, boot_id: str) -> None:
-        """boot_id: of this process, its name in the election."""
+    def __init__(
+        self, ledger: Ledger, admin: Admin, book: SchemaBook, group: str, settings: SweeperSettings, boot_id: str
+    ) -> None:
+        """admin, book: of this thread alone; group: the dispatchers'; boot_id: of this process, its name in the election."""
         self._ledger = ledger
+        self._admin = admin
+        self._book = book
+        self._group = group
         self._settings = settings
         self._boot_id = boot_id
+        self._read: dict[str, Mapping[int, int]] = {}  # hook -> up to where its topic has been read
+        self._lost: list[Lost] = []
 
     def run(self, stop: threading.Event) -> None:
         """Compares until stop is set; blocks. A ledger that is away is waited for."""
@@ -41,18 +55,57 @@ class Reconciler:
         """Compares once and sets the metrics; None when another process leads. Raises TryLater."""
         settings = self._settings
         with self._ledger.write() as session:
-            if not sweeper.lead(session, "reconcile", self._boot_id, settings.reconcile_every_s * 2):
-                return None
+            leads = sweeper.lead(session, "reconcile", self._boot_id, settings.reconcile_every_s * 2)
+        if not leads:
+            self._forget()
+            return None
         with self._ledger.read() as session:
             books = reconcile(session, now_ms(session) - int(settings.reconcile_over_s * 1000))
-        found = {problem.kind: problem for problem in books.problems}
+        if settings.reconcile_topics:
+            books = self._with_topics(books)
+        found = {one.kind: one for one in books.problems}
         for kind in KINDS:
             metrics.unaccounted.labels(kind=kind).set(found[kind].count if kind in found else 0)
-        for state, count in books.runs.items():
-            metrics.runs_state.labels(state=state).set(count)
-        for state, count in books.emails.items():
-            metrics.emails_state.labels(state=state).set(count)
+        for state in RUN_STATES:
+            metrics.runs_state.labels(state=state).set(books.runs.get(state, 0))
+        for state in EMAIL_STATES:
+            metrics.emails_state.labels(state=state).set(books.emails.get(state, 0))
         metrics.oldest_queued_seconds.set(books.oldest_queued_s)
-        for problem in books.problems:
-            log.error("does not add up", kind=problem.kind, what=problem.what, count=problem.count, names=problem.names)
+        for one in books.problems:
+            log.error("does not add up", kind=one.kind, what=one.what, count=one.count, names=one.names)
         return books
+
+    def _with_topics(self, books: Books) -> Books:
+        """The same with the events that are lost: the topics are read on from where the last turn came to."""
+        try:
+            for hook in hook_names():
+                new, self._read[hook] = lost_events(
+                    self._admin,
+                    self._book,
+                    hook,
+                    self._group,
+                    functools.partial(self._unknown, hook),
+                    0 if hook in self._read else books.since_ms,
+                    self._read.get(hook, {}),
+                )
+                self._lost.extend(new)
+        except TryLater as error:
+            log.warning("the topics were not compared", reason=error.reason)
+        self._lost = [one for one in self._lost if not one.request_id or self._unknown(one.topic, [one.request_id])]
+        if not self._lost:
+            return books
+        what = "events that were consumed and are in neither the ledger nor the dead letters"
+        lost = problem(EVENT_LOST, what, [str(one) for one in self._lost])
+        return dataclasses.replace(books, problems=(lost, *books.problems))
+
+    def _unknown(self, hook: str, request_ids: Sequence[str]) -> list[str]:
+        with self._ledger.read() as session:
+            return [request_id for _, request_id in unknown_events(session, [(hook, one) for one in request_ids])]
+
+    def _forget(self) -> None:
+        """Another process leads: its figures are the ones to look at."""
+        self._read.clear()
+        self._lost.clear()
+        for gauge in (metrics.unaccounted, metrics.runs_state, metrics.emails_state):
+            gauge.clear()
+        metrics.oldest_queued_seconds.set(0)

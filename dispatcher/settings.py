@@ -18,6 +18,11 @@ class DispatcherSettings(BaseSettings):
     instance: str | None = Field(None, description="static membership: a name that stays over restarts")
     max_records: int = Field(200, ge=1, description="events in one transaction")
     flush_timeout_s: float = Field(10.0, gt=0)
+    event_bytes: int = Field(
+        32 * 1024 * 1024,
+        ge=1024,
+        description="largest event, as JSON; less than REGISTRY_ANSWER_BYTES, which carries it",
+    )
 
 
 class SweeperSettings(BaseSettings):
@@ -31,6 +36,7 @@ class SweeperSettings(BaseSettings):
     unserved_after_s: float = Field(3600.0, gt=0, description="a run whose runtime nobody serves is refused after this")
     reconcile_every_s: float = Field(300.0, gt=0, description="between two comparisons of the books, for the metrics")
     reconcile_over_s: float = Field(86_400.0, gt=0, description="how far back they go")
+    reconcile_topics: bool = Field(True, description="compare with the events in Kafka, too: reads each once more")
     runtimes: str = Field("", validation_alias="REGISTRY_RUNTIMES", description="served runtimes, comma-separated")
     notifier_group: str = "eventproc-notifier"
     flush_timeout_s: float = Field(10.0, gt=0)

@@ -9,6 +9,8 @@ from typing import Any
 
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from cryptography.fernet import Fernet, MultiFernet
 from sqlalchemy import Connection, Engine, create_engine, event, exc, text
 from sqlalchemy.orm import Session
@@ -16,6 +18,7 @@ from sqlalchemy.orm import Session
 from faults import point
 from schemas.errors import TryLater
 
+MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_S = 5.0
 MIGRATION_LOCK = 6_110_415  # any number, the same in every process (pg_advisory_xact_lock)
 
@@ -81,12 +84,24 @@ class Ledger:
     def migrate(self) -> None:
         """Brings the tables to the present version; several processes may do so at once. Blocks; raises TryLater."""
         config = Config()
-        config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        config.set_main_option("script_location", str(MIGRATIONS))
         with _consequences(), self._writing.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
+
+    def unlike(self) -> str:
+        """Why the tables are not those of this release, in words; '' when they are. Makes nothing. Raises TryLater."""
+        database = self.engine.url.database
+        if self.engine.dialect.name == "sqlite" and database and not Path(database).exists():
+            return f"there is no file {database}"
+        with _consequences(), self.engine.connect() as connection:
+            has = MigrationContext.configure(connection).get_current_revision()
+        wants = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+        if has is None:
+            return "there are no tables in it"
+        return "" if has == wants else f"its tables are of revision {has}, not of {wants}: another release's"
 
     def close(self) -> None:
         """Closes all connections."""
@@ -96,6 +111,11 @@ class Ledger:
 def now_ms(session: Session) -> int:
     """The database's clock, ms since the epoch."""
     return int(session.scalar(_NOW[session.get_bind().dialect.name]) or 0)
+
+
+def storable(text: str) -> str:
+    """The text as every database takes it: PostgreSQL has no NUL in one."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def is_postgresql(session: Session) -> bool:

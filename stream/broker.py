@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Protocol
 
 from schemas.topics import Topic
@@ -92,8 +93,11 @@ class Admin(Protocol):
     def end_offsets(self, topic: str) -> Mapping[int, int]:
         """The next offset of each partition. A topic that does not exist is TryLater: somebody is about to make it."""
 
-    def read(self, topic: str) -> Iterator[Message]:
-        """All that the topic holds now, partition by partition, in no group. A topic that does not exist is TryLater."""
+    def read(self, topic: str, since_ms: int = 0, start: Mapping[int, int] = MappingProxyType({})) -> Iterator[Message]:
+        """All that the topic holds now, each partition in order, in no group. A topic that does not exist is TryLater.
+
+        since_ms: from the first message on with such a timestamp or a later one; start: by partition, no offset before it.
+        """
 
     def committed(self, group: str, topic: str) -> Mapping[int, int]:
         """What the group has committed, by partition; a partition without a commit is absent."""

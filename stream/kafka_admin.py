@@ -6,6 +6,7 @@ import contextlib
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import structlog
@@ -78,7 +79,7 @@ class KafkaDesk:
             found = client.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
             return {place.partition: at.offset for place, at in found.items()}
 
-    def read(self, topic: str) -> Iterator[Message]:
+    def read(self, topic: str, since_ms: int = 0, start: Mapping[int, int] = MappingProxyType({})) -> Iterator[Message]:
         ends = {TopicPartition(topic, number): end for number, end in self.end_offsets(topic).items()}
         settings = self._settings
         with consequences():
@@ -86,6 +87,7 @@ class KafkaDesk:
                 **settings.connection(),
                 group_id=None,
                 enable_auto_commit=False,
+                auto_offset_reset="earliest",  # what start names may have been deleted since
                 allow_auto_create_topics=False,
                 max_partition_fetch_bytes=settings.max_message_bytes + ENVELOPE_BYTES + OVERHEAD_BYTES,
                 bootstrap_timeout_ms=settings.request_timeout_ms,
@@ -93,10 +95,19 @@ class KafkaDesk:
         try:
             client.assign(list(ends))
             with consequences():
-                client.seek_to_beginning(*ends)
+                self._begin(client, ends, since_ms, start)
             yield from self._to_the_ends(client, ends)
         finally:
             client.close()
+
+    @staticmethod
+    def _begin(client: Any, ends: Mapping[Any, int], since_ms: int, start: Mapping[int, int]) -> None:
+        first = client.beginning_offsets(list(ends))
+        if since_ms > 0:
+            found = client.offsets_for_times(dict.fromkeys(ends, since_ms))
+            first = {place: found[place].offset if found.get(place) else end for place, end in ends.items()}
+        for place in ends:
+            client.seek(place, max(first[place], start.get(place.partition, 0)))
 
     @staticmethod
     def _to_the_ends(client: Any, ends: Mapping[Any, int]) -> Iterator[Message]:

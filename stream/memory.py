@@ -7,6 +7,7 @@ import time
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
 from schemas.errors import InvalidMessage, TryLater
 from schemas.topics import Topic
@@ -241,11 +242,15 @@ class MemoryDesk:
             self._broker.answer()
             return {n: len(self._broker.logs.get((topic, n), [])) for n in range(self._broker.count(topic))}
 
-    def read(self, topic: str) -> Iterator[Message]:
+    def read(self, topic: str, since_ms: int = 0, start: Mapping[int, int] = MappingProxyType({})) -> Iterator[Message]:
         with self._broker.changed:
             self._broker.answer()
-            self._broker.count(topic)
-            return iter(self._broker.messages(topic))
+            found: list[Message] = []
+            for partition in range(self._broker.count(topic)):
+                kept = self._broker.logs.get((topic, partition), [])[start.get(partition, 0) :]
+                late = next((at for at, message in enumerate(kept) if message.timestamp_ms >= since_ms), len(kept))
+                found.extend(kept[late:])
+            return iter(found)
 
     def committed(self, group: str, topic: str) -> Mapping[int, int]:
         with self._broker.changed:

@@ -19,7 +19,9 @@ class StreamSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="EVENTPROC_KAFKA_", populate_by_name=True)
 
     bootstrap_servers: str = Field(
-        validation_alias="KAFKA_BOOTSTRAP_SERVERS", description="host:port pairs, comma-separated"
+        validation_alias="KAFKA_BOOTSTRAP_SERVERS",
+        description="host:port pairs, comma-separated",
+        pattern=r"[^\s,]",
     )
     max_message_bytes: int = Field(
         8 * MIB, ge=MIB, validation_alias="EVENTPROC_MAX_MESSAGE_BYTES", description="topics and clients"

@@ -52,13 +52,18 @@ def handler(ledger: Ledger) -> Callable[..., HandlerView]:
     return make
 
 
-def call(*arguments: str, code: int = 0) -> str:
-    """Calls eventproc-admin in this process; all that it printed."""
+def called(*arguments: str, code: int = 0) -> Any:
+    """Calls eventproc-admin in this process; the result has stdout, stderr and output, which is both."""
     result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
     assert result.exit_code == code, (result.exit_code, result.output, result.exception)
-    return result.output
+    return result
+
+
+def call(*arguments: str, code: int = 0) -> str:
+    """The same; all that it printed."""
+    return str(called(*arguments, code=code).output)
 
 
 def told(*arguments: str, code: int = 0) -> Any:
     """The same with --json, read."""
-    return json.loads(call(*arguments, "--json", code=code))
+    return json.loads(called(*arguments, "--json", code=code).stdout)

@@ -3,6 +3,7 @@
 import json
 import uuid
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from sqlalchemy import text
@@ -13,7 +14,7 @@ from ledger.handlers import HandlerView
 from ledger.rules import Rules
 from stream.memory import MemoryBroker
 
-from .conftest import HOOK, call, told
+from .conftest import HOOK, call, called, told
 
 Handler = Callable[..., HandlerView]
 
@@ -78,7 +79,7 @@ def test_books_that_add_up_say_so_and_others_name_what_does_not(
 ) -> None:
     handler("h", "north")
     request_id = an_event(ledger, broker, "north")
-    assert "Everything adds up." in call("reconcile", "--topics")
+    assert "Everything adds up." in call("reconcile")
 
     with ledger.write() as session:
         session.execute(text("DELETE FROM run"))
@@ -88,27 +89,62 @@ def test_books_that_add_up_say_so_and_others_name_what_does_not(
 
     with ledger.write() as session:
         session.execute(text("DELETE FROM event"))
-    (lost,) = told("reconcile", "--topics", code=1)["problems"]
+    (lost,) = told("reconcile", code=1)["problems"]
     assert lost["kind"] == "event_lost" and lost["names"] == [f"{HOOK}/0/0: RequestID {request_id}"]
 
 
-def test_emails_that_were_given_up_are_listed_with_the_reason_and_can_be_tried_again(ledger: Ledger) -> None:
-    with ledger.write() as session:
-        session.execute(
-            text(
-                "INSERT INTO notification (message_id, recipient, kind, state, created_at_ms, not_before_ms, tries, reason) "
-                "VALUES ('m', 'bob@example.com', 'failure', 'given_up', 1, 1, 250, '550 no such user')"
-            )
-        )
-    (one,) = told("emails", "list", "--state", "given_up")
-    assert (one["recipient"], one["tries"], one["reason"]) == ("bob@example.com", 250, "550 no such user")
+def test_a_replay_tells_its_id_before_it_begins_and_a_dry_run_says_how_to_get_its_very_runs(
+    ledger: Ledger, broker: MemoryBroker, handler: Handler
+) -> None:
+    handler("h")
+    an_event(ledger, broker)
 
-    assert "1 of 1 will be tried again" in call("emails", "retry", str(one["id"]))
-    assert [mail["state"] for mail in told("emails", "list")] == ["pending"]
-    assert "the others were not given up" in call("emails", "retry", str(one["id"]), code=1)
+    dry = told("replay", "--since", "1h", "--dry-run")
+    made = called("replay", "--since", "1h", "--replay-id", dry["replay_id"], "--json")
+
+    assert made.stderr.startswith(f"replay {dry['replay_id']}: if it breaks off")
+    assert [run["run_id"] for run in json.loads(made.stdout)["runs"]] == [run["run_id"] for run in dry["runs"]]
+    assert told("replay", "--since", "1h", "--only", "failed")["runs"] == []
+    assert told("replay", "--since", "1h", "--only", "missing")["runs"] == []
+    call("replay", "--since", "1h", "--only", "nonsense", code=2)
 
 
 def test_a_ledger_that_is_away_is_for_later(broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EVENTPROC_LEDGER_URL", "postgresql+psycopg://nobody@127.0.0.1:9/none")
 
     assert "try again later" in call("reconcile", code=75)
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("sqlite:////nowhere/ledger.db", "there is no file /nowhere/ledger.db"),
+        ("nonsense", "should be sqlite:////path or postgresql+psycopg://"),
+        ("oracle7://x", "should be sqlite:////path or postgresql+psycopg://"),
+    ],
+)
+def test_a_wrong_ledger_is_told_with_what_would_be_right(
+    url: str, says: str, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EVENTPROC_LEDGER_URL", url)
+
+    assert says in call("emails", "list", code=2)
+
+
+def test_a_ledger_without_tables_or_of_another_release_is_left_alone(
+    broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, ledger: Ledger
+) -> None:
+    with ledger.write() as session:
+        session.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+    assert "its tables are of revision 0000, not of" in call("emails", "list", code=2)
+    (tmp_path / "empty.db").touch()
+    monkeypatch.setenv("EVENTPROC_LEDGER_URL", f"sqlite:///{tmp_path / 'empty.db'}")
+    assert "there are no tables in it" in call("emails", "list", code=2)
+
+
+def test_a_broker_that_is_away_is_for_later(ledger: Ledger, broker: MemoryBroker) -> None:
+    broker.away = True
+
+    assert "try again later" in call("dead-letters", "list", code=75)
+    assert "try again later" in call("reconcile", code=75)
+    assert "Everything adds up." in call("reconcile", "--no-topics")

@@ -1,12 +1,20 @@
 """Dead letters, as an operator meets them."""
 
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from ledger import Ledger
+from schemas import contracts
+from schemas.errors import TryLater
 from schemas.topics import DEAD_LETTERS
 from stream.letters import Rejected, send_letter
-from stream.memory import MemoryBroker
+from stream.memory import MemoryBroker, MemorySender
 from stream.messages import Message
+from stream.schema_book import SchemaBook
+from stream.schema_registry import SchemaRegistry
+from tests.schema_registry import serving
 
 from .conftest import HOOK, call, told
 
@@ -76,8 +84,83 @@ def test_a_message_that_was_too_large_to_be_kept_whole_is_not_redriven(ledger: L
     broker.max_message_bytes = 1024 * 1024
     a_letter(broker, bytes(3 * 1024 * 1024))
 
-    assert "too many to be kept whole: 0" in call("dead-letters", "redrive", "0")
+    assert "not sent: 0, for its bytes were too many to be kept whole" in call("dead-letters", "redrive", "0", code=1)
     assert broker.messages(HOOK) == []
+
+
+def test_a_message_that_the_topic_no_longer_takes_is_told_and_the_others_go(
+    ledger: Ledger, broker: MemoryBroker
+) -> None:
+    a_letter(broker, bytes(2 * 1024 * 1024))
+    a_letter(broker)
+    broker.max_message_bytes = 1024 * 1024
+
+    found = told("dead-letters", "redrive", "--since", "1h")
+
+    assert [one["number"] for one in found["letters"]] == [1]
+    ((number, why),) = [(one["number"], one["why"]) for one in found["not_sent"]]
+    assert number == 0 and "2097152 bytes; at most 1048576 are allowed" in why
+
+
+def test_thousands_come_in_pages(ledger: Ledger, broker: MemoryBroker) -> None:
+    for number in range(2500):
+        a_letter(broker, b"{%d" % number)
+
+    assert "50 of 2500 dead letters" in (shown := call("dead-letters", "list")) and "--before 2450" in shown
+    assert [one["number"] for one in told("dead-letters", "list", "--before", "3")] == [0, 1, 2]
+    assert len(told("dead-letters", "list", "--limit", "10000")) == 2500
+    assert told("dead-letters", "show", "1234")["value_hex"] == b"{1234".hex()
+    assert "2500 would be sent" in call("dead-letters", "redrive", "--topic", HOOK, "--dry-run")
+
+
+def test_a_redrive_that_breaks_off_says_how_far_it_came_and_goes_on(
+    ledger: Ledger, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        a_letter(broker)
+    send = MemorySender.send
+
+    def fails_at_the_second(self: MemorySender, *args: Any, **kwargs: Any) -> None:
+        if broker.messages(HOOK):
+            raise TryLater("kafka: away")
+        send(self, *args, **kwargs)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(MemorySender, "send", fails_at_the_second)
+        broken = call("dead-letters", "redrive", "--topic", HOOK, code=75)
+    assert "(1 of 3 were sent; the same command goes on)" in broken
+    assert "2 sent; 1 were redriven before" in call("dead-letters", "redrive", "--topic", HOOK)
+    assert len(broker.messages(HOOK)) == 3
+
+
+def test_a_tombstone_and_binary_keys_are_shown_as_what_they_are(ledger: Ledger, broker: MemoryBroker) -> None:
+    send_letter(
+        broker.producer(), Rejected(Message(HOOK, 1, 2, b"\xff", None, (("h", b"\x00\x01"),), 0), "is empty"), "group"
+    )
+
+    shown = call("dead-letters", "show", "0")
+    assert "none: a tombstone" in shown and "hex ff" in shown and "hex 0001" in shown
+    assert "1 sent" in call("dead-letters", "redrive", "0")
+    assert broker.messages(HOOK)[0].value is None
+
+
+def test_letters_written_with_a_schema_registry_are_read(
+    ledger: Ledger, broker: MemoryBroker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def as_a_new_process() -> None:
+        for name in ("_learned", "_ids", "_written"):
+            monkeypatch.setattr(contracts, name, {})
+
+    with serving() as url:
+        as_a_new_process()
+        SchemaBook(broker.admin(), broker.producer(), SchemaRegistry(url)).publish([("dead_letter", DEAD_LETTERS)])
+        a_letter(broker)
+        as_a_new_process()
+        monkeypatch.setenv("EVENTPROC_SCHEMA_REGISTRY_URL", url)
+
+        (one,) = told("dead-letters", "list")
+
+    assert one["reason"] == "not readable as JSON"
 
 
 def test_something_else_in_the_topic_is_shown_as_what_it_is(broker: MemoryBroker, ledger: Ledger) -> None:
@@ -85,3 +168,5 @@ def test_something_else_in_the_topic_is_shown_as_what_it_is(broker: MemoryBroker
 
     (one,) = told("dead-letters", "list")
     assert one["reason"].startswith("not a dead letter of ours")
+    assert "not sent: 0, for no dead letter of ours" in call("dead-letters", "redrive", "--since", "1h", code=1)
+    assert len(broker.messages(DEAD_LETTERS)) == 1

@@ -12,27 +12,88 @@ from ledger import Ledger
 from ledger.handlers import HandlerView
 from ledger.rules import Rules
 from stream.memory import MemoryBroker
+from stream.messages import Message
+from stream.schema_book import SchemaBook
 
-from .conftest import RUNTIME, an_event
+from .conftest import HOOK, RUNTIME, an_event
+
+GROUP = "eventproc-dispatcher"
 
 
 def figure(name: str, **labels: str) -> float | None:
     return REGISTRY.get_sample_value(name, labels)
 
 
+def reconciler(ledger: Ledger, broker: MemoryBroker, name: str = "one") -> Reconciler:
+    book = SchemaBook(broker.admin(), broker.producer())
+    return Reconciler(ledger, broker.admin(), book, GROUP, SweeperSettings(REGISTRY_RUNTIMES=RUNTIME), name)
+
+
+def dispatched(ledger: Ledger, broker: MemoryBroker, message: Message) -> None:
+    """Published, consumed, in the ledger."""
+    broker.producer().send(HOOK, message.value)
+    (*_, message) = broker.messages(HOOK)
+    Dispatch(ledger, broker.producer(), Rules()).handle([message])
+    broker.commits[GROUP][(HOOK, 0)] = message.offset + 1
+
+
 def test_what_does_not_add_up_shows_by_kind_and_goes_away_again(
     ledger: Ledger, broker: MemoryBroker, handler: Callable[..., HandlerView]
 ) -> None:
     handler("h")
-    Dispatch(ledger, broker.producer(), Rules()).handle([an_event()])
-    settings = SweeperSettings(REGISTRY_RUNTIMES=RUNTIME)
-    reconciler = Reconciler(ledger, settings, "one")
+    dispatched(ledger, broker, an_event())
+    one = reconciler(ledger, broker)
 
-    assert reconciler.turn() is not None
+    assert one.turn() is not None
     assert figure("eventproc_unaccounted", kind="event_without_run") == 0
     assert figure("eventproc_runs_state", state="queued") == 1
     with ledger.write() as session:
         session.execute(text("UPDATE run SET id = 'x'"))
-    reconciler.turn()
+    one.turn()
     assert figure("eventproc_unaccounted", kind="event_without_run") == 1
-    assert Reconciler(ledger, settings, "two").turn() is None
+    with ledger.write() as session:
+        session.execute(text("DELETE FROM event"))
+        session.execute(text("DELETE FROM run"))
+    one.turn()
+    assert figure("eventproc_unaccounted", kind="event_without_run") == 0
+    assert figure("eventproc_runs_state", state="queued") == 0, "a state that nothing is in any more is not left behind"
+
+
+def test_who_does_not_lead_shows_no_figures(ledger: Ledger, broker: MemoryBroker) -> None:
+    first, second = reconciler(ledger, broker), reconciler(ledger, broker, "two")
+    assert first.turn() is not None
+    assert second.turn() is None
+    assert figure("eventproc_unaccounted", kind="event_without_run") is None
+    with ledger.write() as session:
+        session.execute(text("UPDATE leader SET until_ms = 0"))
+    assert second.turn() is not None
+    assert figure("eventproc_unaccounted", kind="event_without_run") == 0
+
+
+def test_an_event_that_was_consumed_and_is_not_in_the_ledger_shows_until_it_is_there(
+    ledger: Ledger, broker: MemoryBroker
+) -> None:
+    one, lost = reconciler(ledger, broker), an_event()
+    dispatched(ledger, broker, an_event())
+    one.turn()
+    assert figure("eventproc_unaccounted", kind="event_lost") == 0
+    # given one of which the ledger knows nothing, though its offset is committed
+    broker.producer().send(HOOK, lost.value)
+    broker.commits[GROUP][(HOOK, 0)] = 2
+
+    for _ in range(2):
+        books = one.turn()
+        assert books is not None and [p.kind for p in books.problems] == ["event_lost"]
+        assert books.problems[0].names[0].startswith(f"{HOOK}/0/1: RequestID ")
+        assert figure("eventproc_unaccounted", kind="event_lost") == 1
+    dispatched(ledger, broker, lost)
+    one.turn()
+    assert figure("eventproc_unaccounted", kind="event_lost") == 0
+
+
+def test_a_broker_that_is_away_leaves_the_ledger_s_figures(ledger: Ledger, broker: MemoryBroker) -> None:
+    one = reconciler(ledger, broker)
+    broker.away = True
+    assert one.turn() is not None
+    broker.away = False
+    assert one.turn() is not None

@@ -274,3 +274,24 @@ def test_a_topic_is_read_whole_without_a_group(belt: Any) -> None:
 
     assert sorted(int(m.value or b"") for m in admin.read(belt.topic)) == list(range(20))
     assert dict(admin.committed(belt.group, belt.topic)) == {}
+
+
+def test_a_topic_is_read_from_a_time_or_an_offset_on(belt: Any) -> None:
+    producer, admin = belt.broker.producer(), belt.broker.admin()
+
+    def send(*values: bytes) -> None:
+        for value in values:
+            producer.send(belt.topic, value, key=b"one partition")
+        producer.flush(10)
+
+    send(b"0", b"1")
+    (_, last) = admin.read(belt.topic)
+    while time.time_ns() // 1_000_000 <= last.timestamp_ms:
+        pass
+    send(b"2")
+    new = next(m for m in admin.read(belt.topic) if m.value == b"2")
+
+    assert [m.value for m in admin.read(belt.topic, since_ms=new.timestamp_ms)] == [b"2"]
+    assert list(admin.read(belt.topic, since_ms=new.timestamp_ms + 3_600_000)) == []
+    assert [m.value for m in admin.read(belt.topic, start={last.partition: last.offset})] == [b"1", b"2"]
+    assert list(admin.read(belt.topic, start={last.partition: 7})) == []

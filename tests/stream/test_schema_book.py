@@ -1,12 +1,11 @@
 """Schemas that others write by: looked up in the topic or the registry, waited for, and only then unreadable."""
 
-import http.server
 import io
 import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import fastavro
 import pytest
@@ -23,6 +22,7 @@ from stream.messages import Message
 from stream.schema_book import SchemaBook
 from stream.schema_registry import SchemaRefused, SchemaRegistry
 from telemetry.health import Health
+from tests.schema_registry import Registry, serving
 
 TOPIC, GROUP = "eventproc.tasks.py3.11", "group"
 PLAIN = {"run_id": "r", "owner": "alice", "runtime": "py3.11", "hook": "h", "dispatched_at_ns": 5}
@@ -157,51 +157,10 @@ def test_something_in_the_topic_that_is_no_schema_does_no_harm(broker: MemoryBro
     assert decode("task", message.value) == PLAIN
 
 
-class Registry(http.server.BaseHTTPRequestHandler):
-    """Answers as Confluent's does; schemas: id -> JSON; broken: answers 500."""
-
-    schemas: ClassVar[dict[int, str]] = {}
-    asked: ClassVar[list[str]] = []
-    broken = False
-
-    def do_GET(self) -> None:
-        self.asked.append(self.path)
-        found = self.schemas.get(int(self.path.rpartition("/")[2]))
-        if self.broken:
-            self._answer(500, {"error_code": 50001, "message": "Error in the backend data store"})
-        elif found is None:
-            self._answer(404, {"error_code": 40403, "message": "Schema not found"})
-        else:
-            self._answer(200, {"schema": found})
-
-    def do_POST(self) -> None:
-        schema = json.loads(self.rfile.read(int(self.headers["Content-Length"])))["schema"]
-        if self.path.startswith("/subjects/incompatible"):
-            self._answer(409, {"error_code": 409, "message": "Schema being registered is incompatible"})
-            return
-        number = next((i for i, s in self.schemas.items() if s == schema), len(self.schemas) + 1)
-        self.schemas[number] = schema
-        self._answer(200, {"id": number})
-
-    def _answer(self, code: int, body: dict[str, Any]) -> None:
-        data = json.dumps(body).encode()
-        self.send_response(code)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        """Quiet."""
-
-
 @pytest.fixture
 def registry_url() -> Iterator[str]:
-    Registry.schemas, Registry.asked, Registry.broken = {}, [], False
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Registry)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_address[1]}"
-    server.shutdown()
-    server.server_close()
+    with serving() as url:
+        yield url
 
 
 def framed(number: int, writer: Contract) -> Message:
