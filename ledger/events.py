@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import insert, select, tuple_, update
 from sqlalchemy.orm import Session
 
-from ledger.engine import now_ms
+from ledger.engine import now_ms, storable
 from ledger.fair import CHUNK, Invitation, at_once
 from ledger.rules import Rules
 from ledger.tables import QUEUED, EventRow, RunRow
@@ -31,11 +31,15 @@ class Match:
 
 @dataclass(frozen=True)
 class Recorded:
-    """new: the event was not here before. runs: how many it made just now. invitations: its runs that are to be invited at once."""
+    """new: the event was not here before. runs: how many it made just now. invitations: its runs that are to be invited at once.
+
+    differs: how another event, which came first under the same RequestID, differs from this one, in words; '' when it is the same.
+    """
 
     new: bool
     runs: int
     invitations: tuple[Invitation, ...]
+    differs: str = ""
 
 
 def record_events(
@@ -44,7 +48,8 @@ def record_events(
     """Keeps each event that is new with its matches, and makes their runs; one Recorded each, in order.
 
     No more are invited at once than ledger/fair.py has room for; the sweeper invites the others in their turn.
-    An event that was here before, or comes twice in one call, changes nothing: its matches were frozen the first time.
+    An event that was here before, or comes twice in one call, changes nothing: its matches were frozen the first time. It may
+    have been submitted again (another SubmittedAt, other streams), but of another archive or with other tags it is another event.
     """
     now = now_ms(session)
     keys = [(event.hook, event.request_id) for event, _ in dispatches]
@@ -53,20 +58,29 @@ def record_events(
     for key, dispatch in zip(keys, dispatches, strict=True):
         if key not in known:
             fresh.setdefault(key, dispatch)
+    first_of = known | {key: _content(event) for key, (event, _) in fresh.items()}
     runs = {key: [run_row(event, match, now) for match in matches] for key, (event, matches) in fresh.items()}
     if fresh:
         session.execute(insert(EventRow), [_event(event, matches, now) for event, matches in fresh.values()])
     invited = add_runs(session, [row for made in runs.values() for row in made], rules, now)
     recorded = []
     first = set(fresh)
-    for key in keys:
+    for key, (event, _) in zip(keys, dispatches, strict=True):
         if key in first:
             first.discard(key)
             ids = [str(row["id"]) for row in runs[key]]
             recorded.append(Recorded(True, len(ids), tuple(invited[i] for i in ids if i in invited)))
+        elif _content(event) != first_of[key]:
+            subject, tags = first_of[key]
+            recorded.append(Recorded(False, 0, (), f"was of {subject[:200]!r} with the tags {tags[:1000]}"))
         else:
             recorded.append(Recorded(False, 0, _waiting(session, key, now)))
     return recorded
+
+
+def _content(event: Event) -> tuple[str, str]:
+    """What is the same however often an event is sent, and another in another event; as the ledger keeps it."""
+    return storable(event.subject), json.dumps(event.tags)
 
 
 def add_runs(session: Session, rows: Sequence[dict[str, Any]], rules: Rules | None, now: int) -> dict[str, Invitation]:
@@ -87,12 +101,17 @@ def get_event(session: Session, hook: str, request_id: str) -> EventRow | None:
     return session.get(EventRow, (hook, request_id))
 
 
-def _known(session: Session, keys: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-    found: set[tuple[str, str]] = set()
+def _known(session: Session, keys: Sequence[tuple[str, str]]) -> dict[tuple[str, str], tuple[str, str]]:
+    """The content of those events that are here."""
+    found: dict[tuple[str, str], tuple[str, str]] = {}
     for start in range(0, len(keys), CHUNK):
         part = keys[start : start + CHUNK]
-        query = select(EventRow.hook, EventRow.request_id).where(tuple_(EventRow.hook, EventRow.request_id).in_(part))
-        found.update(session.execute(query))
+        query = select(EventRow.hook, EventRow.request_id, EventRow.subject, EventRow.tags).where(
+            tuple_(EventRow.hook, EventRow.request_id).in_(part)
+        )
+        found.update(
+            ((hook, request_id), (subject, tags)) for hook, request_id, subject, tags in session.execute(query)
+        )
     return found
 
 
@@ -111,7 +130,7 @@ def _event(event: Event, matches: Sequence[Match], now: int) -> dict[str, object
     return {
         "hook": event.hook,
         "request_id": event.request_id,
-        "subject": event.subject,
+        "subject": storable(event.subject),
         "submitted_at": event.submitted_at,
         "tags": json.dumps(event.tags),
         "body": event.body(),

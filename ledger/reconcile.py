@@ -250,7 +250,7 @@ def _early_mails(since: object) -> Select[str]:
     wrong = or_(
         RunRow.ended_at_ms.is_(None),
         RunRow.state == Outcome.CANCELLED.value,
-        _RECIPIENT != NotificationRow.recipient,
+        NotificationRow.recipient != _RECIPIENT,
     )
     return (
         select(RunRow.id)

@@ -10,7 +10,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ledger.claims import end_attempt, lease_counts
-from ledger.engine import is_postgresql, now_ms
+from ledger.engine import is_postgresql, now_ms, storable
 from ledger.notify import close_run
 from ledger.rules import MailRules
 from ledger.tables import REPORTED, RUNNING, HandlerRow, RunRow
@@ -48,7 +48,7 @@ def close(session: Session, result: Result, mail: MailRules = DEFAULT) -> Closed
     if not lease_counts(row, result.lease_id):
         return Closed(False, "its lease was lost; another has the run", None, name, row.request_id)
     now = now_ms(session)
-    row.text, row.log, row.log_truncated = _storable(result.text), _storable(result.log), result.log_truncated
+    row.text, row.log, row.log_truncated = storable(result.text), storable(result.log), result.log_truncated
     row.uploads = json.dumps([dataclasses.asdict(upload) for upload in result.uploads])
     row.started_at_ns, row.ended_at_ns = result.started_at_ns, result.ended_at_ns
     row.cpu_s, row.peak_memory_bytes = result.cpu_s, result.peak_memory_bytes
@@ -56,12 +56,7 @@ def close(session: Session, result: Result, mail: MailRules = DEFAULT) -> Closed
     error = result.error
     if error is not None:
         error = dataclasses.replace(
-            error, type=_storable(error.type), message=_storable(error.message), traceback=_storable(error.traceback)
+            error, type=storable(error.type), message=storable(error.message), traceback=storable(error.traceback)
         )
     close_run(session, row, result.outcome, now, mail, error)
     return Closed(True, "", result.outcome, name, row.request_id)
-
-
-def _storable(text: str) -> str:
-    """PostgreSQL takes no NUL in a text."""
-    return text.replace("\0", "�")

@@ -17,6 +17,7 @@ MOST_TRACEBACK = 20_000
 MOST_LOG = 8_000
 MOST_LOG_LINES = 100
 MOST_ATTEMPTS = 5
+MOST_NAME = 1000  # characters of an archive's or a data set's name, or whatever else should be one line
 MOST_DATA_SETS = 25  # of those that were read, and of those that were not
 
 VERBS = {
@@ -91,7 +92,7 @@ def explain(run: RunView) -> Explained:
         handler=clean(run.handler_name),
         verb=VERBS[outcome],
         good=outcome is Outcome.SUCCEEDED,
-        archive=clean(run.event_subject),
+        archive=_line(run.event_subject),
         headline=_headline(run, outcome),
         text=_shortened(clean(run.text).strip("\n"), MOST_TEXT),
         error_type=clean(error.type) if error and (outcome is Outcome.FAILED or error.type.endswith("Error")) else "",
@@ -143,7 +144,7 @@ def size(count: int) -> str:
 
 
 def _headline(run: RunView, outcome: Outcome) -> str:
-    on = f"on {clean(run.event_subject)}" if run.event_subject else f"on event {run.request_id}"
+    on = f"on {_line(run.event_subject)}" if run.event_subject else f"on event {run.request_id}"
     ran = duration((run.ended_at_ns - run.started_at_ns) / 1e9) if run.started_at_ns and run.ended_at_ns else ""
     if outcome is Outcome.SUCCEEDED:
         return f"It ran {on}" + (f" and took {ran}." if ran else ".")
@@ -208,7 +209,7 @@ def _facts(run: RunView) -> tuple[tuple[str, str], ...]:
         ("Request", run.request_id),
         ("Run", run.run_id),
     ]
-    return tuple((label, " ".join(clean(value).split())) for label, value in facts if value)
+    return tuple((label, _line(value)) for label, value in facts if value)
 
 
 def _used(run: RunView) -> str:
@@ -285,7 +286,8 @@ def _names(names: Sequence[str]) -> str:
 
 
 def _line(value: object) -> str:
-    return " ".join(clean(str(value)).split())
+    line = " ".join(clean(str(value)[: 10 * MOST_NAME]).split())
+    return line if len(line) <= MOST_NAME else f"{line[: MOST_NAME - 20]}...{line[-17:]}"
 
 
 def _shortened(text: str, most: int) -> str:

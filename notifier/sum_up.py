@@ -11,6 +11,8 @@ from ledger.runs import RunLine
 from notifier.explain import VERBS, clean, moment
 from schemas.records import Outcome
 
+MOST_LINE = 200  # characters of a name or an error
+
 
 @dataclass(frozen=True)
 class Told:
@@ -69,4 +71,5 @@ def _told(line: RunLine) -> Told:
 
 
 def _line(text: str) -> str:
-    return " ".join(clean(text).split())
+    line = " ".join(clean(text[:MOST_LINE]).split())
+    return line if len(text) <= MOST_LINE else f"{line}..."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 
 import grpc
 import structlog
@@ -34,12 +34,24 @@ log = structlog.get_logger()
 
 CHUNK = 1024 * 1024
 RUNS_AT_ONCE = 1000
+ROOM_BESIDES = 1024 * 1024  # for what is in an answer beside events and sources
+NO_ROOM = Later(0.0, "the events of the other runs fill the answer; the sweeper invites again")
+
+
+class _TooMuch(Exception):
+    """An answer would be too large; fitting: the runs of which it would not be."""
+
+    def __init__(self, fitting: list[str]) -> None:
+        super().__init__("too much for one answer")
+        self.fitting = fitting
 
 
 class Executors(ExecutorServiceServicer):
     """Every call needs a service token."""
 
-    def __init__(self, ledger: Ledger, tokens: ServiceTokens, rules: Rules) -> None:
+    def __init__(self, ledger: Ledger, tokens: ServiceTokens, rules: Rules, answer_bytes: int) -> None:
+        """answer_bytes: of the largest answer that server and executors take."""
+        self._answer_bytes = answer_bytes
         self._ledger = ledger
         self._tokens = tokens
         self._rules = rules
@@ -52,23 +64,44 @@ class Executors(ExecutorServiceServicer):
             raise Refusal.invalid("boot_id, nonce", "should both be given")
         if len(request.run_ids) > RUNS_AT_ONCE:
             raise Refusal.invalid("run_ids", f"are {len(request.run_ids)}; there should be at most {RUNS_AT_ONCE}")
+        try:
+            return self._claim(request, list(request.run_ids))
+        except _TooMuch as error:  # nothing has been leased
+            return self._claim(request, error.fitting)
+
+    def _claim(self, request: api.ClaimRequest, run_ids: list[str]) -> api.ClaimResponse:
         claimant = Claimant(request.boot_id, request.nonce, request.executor[:200])
         keys: dict[str, str] = {}
         with metrics.ledger_seconds.labels(operation="claim").time(), self._ledger.write() as session:
-            answers = claim(session, claimant, list(request.run_ids), self._rules)
+            answers = claim(session, claimant, run_ids, self._rules)
             runs = [answer for _, answer in answers if isinstance(answer, ClaimedRun)]
             bodies = event_bodies(session, [run.event_key for run in runs])
+            self._check_fits(answers, bodies)
             for owner in {run.owner for run in runs}:
                 keys[owner] = unseal(session, self._ledger, owner) or ""
             now = now_ms(session) if runs else 0
         for run in runs:
             wait_s = max(now - run.queued_at_ms, 0) / 1000
             metrics.queue_wait_seconds.labels(owner=owner_label(run.owner)).observe(wait_s)
+        answered = dict(answers)
         return api.ClaimResponse(
-            answers=[_answer(run_id, answer, keys) for run_id, answer in answers],
+            answers=[_answer(run_id, answered.get(run_id, NO_ROOM), keys) for run_id in request.run_ids],
             events=[api.EventBody(key=key, body=body) for key, body in bodies.items()],
             lease_s=self._rules.lease_s,
         )
+
+    def _check_fits(self, answers: Sequence[tuple[str, Answer]], bodies: Mapping[str, bytes]) -> None:
+        """Raises _TooMuch when the answer would be larger than gRPC takes: large events, claimed many at a time."""
+        room = self._answer_bytes - ROOM_BESIDES
+        seen: set[str] = set()
+        fitting: list[str] = []
+        for run_id, answer in answers:
+            if isinstance(answer, ClaimedRun):
+                room -= len(answer.source.encode()) + (0 if answer.event_key in seen else len(bodies[answer.event_key]))
+                seen.add(answer.event_key)
+            if room < 0 and fitting:
+                raise _TooMuch(fitting)
+            fitting.append(run_id)
 
     @answered
     def Renew(self, request: api.RenewRequest, context: grpc.ServicerContext) -> api.RenewResponse:

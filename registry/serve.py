@@ -39,7 +39,9 @@ def serve(settings: RegistrySettings, ledger: Ledger, rules: Rules) -> Servers:
     public = _server(settings.threads, settings.blob_bytes + MIB)
     add_EventProcessingServiceServicer_to_server(EventProcessing(ledger, ApiKeys(settings.keys_file), accepts), public)
     internal = _server(settings.threads, settings.answer_bytes)
-    add_ExecutorServiceServicer_to_server(Executors(ledger, ServiceTokens(settings.tokens_file), rules), internal)
+    add_ExecutorServiceServicer_to_server(
+        Executors(ledger, ServiceTokens(settings.tokens_file), rules, settings.answer_bytes), internal
+    )
     ports = (
         _listen(public, settings.listen, settings.public_tls, settings),
         _listen(internal, settings.internal_listen, settings.internal_tls, settings),

@@ -5,6 +5,7 @@ Read: Avro single-object encoding (C3 01 + fingerprint), the Schema Registry's f
 
 from __future__ import annotations
 
+import codecs
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ SINGLE_OBJECT = b"\xc3\x01"  # Avro 1.11 specification, "Single-object encoding"
 REGISTRY = b"\x00"  # Confluent wire format: magic byte 0, 4 bytes schema id, big-endian
 AVRO_TYPE = b"application/avro"
 JSON_TYPE = b"application/json"
+CLOUD_EVENT_TYPE = b"application/cloudevents+json"
 
 Headers = Sequence[tuple[str, bytes]]
 
@@ -59,9 +61,9 @@ def decode(name: str, value: bytes | None, headers: Headers = ()) -> dict[str, A
         raise InvalidMessage(
             f"{name}: the message is empty; it should be Avro (single-object encoding) or JSON", value or b""
         )
-    kind = dict(headers).get("content-type", b"").split(b";")[0].strip()
-    if kind.endswith(b"json") or value.lstrip()[:1] == b"{":
-        return _decode_json(name, value)
+    kind = dict(headers).get("content-type", b"").split(b";")[0].strip().lower()
+    if kind.endswith(b"json") or value.removeprefix(codecs.BOM_UTF8).lstrip()[:1] == b"{":
+        return _decode_json(name, value, kind)
     fingerprint, schema_id = fingerprint_of(value), registry_id_of(value)
     if fingerprint is not None:
         writer = by_fingerprint().get(fingerprint)
@@ -109,17 +111,26 @@ def _read(name: str, writer: Contract, body: bytes, value: bytes) -> dict[str, A
     return plain
 
 
-def _decode_json(name: str, value: bytes) -> dict[str, Any]:
+def _decode_json(name: str, value: bytes, kind: bytes) -> dict[str, Any]:
     try:
         given = json.loads(value)
     except (ValueError, RecursionError) as error:
         raise InvalidMessage(f"{name}: not readable as JSON: {error}", value) from error
     try:
+        if kind == CLOUD_EVENT_TYPE:
+            given = _data_of(given)
         plain = fit(contracts()[name].raw, given, where="")
     except ValueError as error:
         raise InvalidMessage(f"{name}: {error}", value) from error
     assert isinstance(plain, dict)
     return plain
+
+
+def _data_of(given: Any) -> Any:
+    """What a CloudEvent in structured mode carries (CloudEvents 1.0, JSON format, section 3.1)."""
+    if not isinstance(given, Mapping) or not isinstance(given.get("data"), Mapping):
+        raise ValueError("a CloudEvent in structured mode should have the event as an object in its 'data'")
+    return given["data"]
 
 
 def cloud_event_headers(hook: str, request_id: str, source: str, time: str) -> list[tuple[str, bytes]]:

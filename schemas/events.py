@@ -7,6 +7,7 @@ import re
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from schemas.contracts import hook_names
@@ -58,9 +59,17 @@ def event_from(hook: str, plain: Mapping[str, Any]) -> Event:
     except ValueError:
         raise ValueError(f"RequestID: should be a UUID as text, is {plain['RequestID']!r}") from None
     submitted_at = plain["SubmittedAt"]
-    if not _RFC3339_UTC.fullmatch(submitted_at):
+    if not _RFC3339_UTC.fullmatch(submitted_at) or not _is_moment(submitted_at[:19]):
         raise ValueError(f"SubmittedAt: should be RFC 3339 in UTC (2020-10-29T21:58:15.09246084Z), is {submitted_at!r}")
     return Event(hook, request_id, tuple(sorted(set(plain["Tags"]))), plain.get("File", ""), submitted_at, dict(plain))
+
+
+def _is_moment(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text.replace(":60", ":59"))  # RFC 3339 section 5.6 has leap seconds
+    except ValueError:
+        return False
+    return True
 
 
 def run_id(hook: str, request_id: str, handler_id: int, replay_id: str = "") -> str:

@@ -1,4 +1,4 @@
-"""JSON as people and scripts write it, made to fit an Avro contract: no union tags, 64-bit integers also as strings."""
+"""JSON as people and scripts write it, made to fit an Avro contract: union tags may be left out, 64-bit integers be strings."""
 
 from __future__ import annotations
 
@@ -63,12 +63,27 @@ def _fit_union(branches: list[Any], given: Any, where: str, named: dict[str, Any
             return None
         raise _wrong(where, " or ".join(str(b) for b in branches), given)
     others = [b for b in branches if b != "null"]
+    if (
+        isinstance(given, Mapping) and len(given) == 1
+    ):  # Avro's own JSON names the branch: {"array": [...]}, {"long": 5}
+        for branch in others:
+            if _tag(branch) in given:
+                return fit(branch, given[_tag(branch)], where, named)
     for branch in others[:-1]:
         try:
             return fit(branch, given, where, named)
         except ValueError:
             continue
     return fit(others[-1], given, where, named)
+
+
+def _tag(branch: Any) -> str:
+    """By what Avro's JSON encoding names a branch of a union: a type's name, a named type's full name."""
+    if not isinstance(branch, Mapping):
+        return str(branch)
+    if "name" not in branch:
+        return str(branch["type"])
+    return f"{branch['namespace']}.{branch['name']}" if "namespace" in branch else str(branch["name"])
 
 
 def _fit_plain(kind: str, given: Any, where: str) -> Any:

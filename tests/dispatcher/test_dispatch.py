@@ -120,6 +120,38 @@ def test_what_cannot_be_read_is_named_and_the_rest_of_the_batch_goes_on(
     assert len(made(ledger)) == 2
 
 
+def test_a_request_id_that_another_event_has_used_is_a_producer_s_error_that_names_both(
+    ledger: Ledger, broker: MemoryBroker, dispatch: Dispatch, handler: Handler
+) -> None:
+    handler("h")
+    first = an_event("north", request_id="5a0f0f5c-0000-4000-8000-000000000003")
+    other = an_event("south", request_id="5a0f0f5c-0000-4000-8000-000000000003", offset=1)
+
+    assert dispatch.handle([first]) == []
+    (rejected,) = dispatch.handle([first, other])
+
+    assert rejected.message is other
+    assert """was of 'a.zip' with the tags ["north"]; this one, of 'a.zip' with the tags ['south']""" in rejected.reason
+    assert len(made(ledger)) == 1
+
+
+def test_an_event_that_is_too_large_to_be_handed_on_is_told_with_its_size(ledger: Ledger, broker: MemoryBroker) -> None:
+    (rejected,) = Dispatch(ledger, broker.producer(), Rules(), event_bytes=1024).handle([an_event("x" * 2000)])
+
+    assert "bytes as JSON; at most 1024 are taken (DISPATCHER_EVENT_BYTES)" in rejected.reason
+
+
+def test_very_many_tags_match_as_ever_and_do_not_flood_the_log(
+    ledger: Ledger, dispatch: Dispatch, handler: Handler, capsys: pytest.CaptureFixture[str]
+) -> None:
+    handler("h", "tag-99999")
+
+    assert dispatch.handle([an_event(*(f"tag-{number}" for number in range(100_000)))]) == []
+
+    assert list(made(ledger).values()) == ["h"]
+    assert len(capsys.readouterr().out) < 10_000
+
+
 def test_a_trace_of_the_event_goes_on_in_its_tasks(broker: MemoryBroker, dispatch: Dispatch, handler: Handler) -> None:
     handler("h")
     trace = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 
 import pytest
@@ -158,6 +159,35 @@ def test_an_event_twice_in_one_batch_makes_its_runs_once(ledger: Ledger, handler
 
     assert (first.new, second.new) == (True, False)
     assert first.invitations == second.invitations
+
+
+def test_a_request_id_that_another_event_uses_makes_nothing_and_is_told(ledger: Ledger, handler: Handler) -> None:
+    match, event = match_of(handler()), an_event()
+    again = dataclasses.replace(event, submitted_at="2021-01-01T00:00:00Z")
+    other = dataclasses.replace(event, subject="b.zip")
+    with ledger.write() as session:
+        _, twice, differs = record_events(session, [(event, [match]), (again, [match]), (other, [match])])
+    with ledger.write() as session:
+        (later,) = record_events(session, [(dataclasses.replace(event, tags=("south",)), [match])])
+
+    assert twice.differs == "" and twice.invitations
+    assert differs.differs == later.differs == """was of 'a.zip' with the tags ["north"]"""
+    assert not differs.invitations and not later.invitations
+    with ledger.read() as session:
+        assert counts(session) == {"queued": 1}
+
+
+def test_names_may_hold_any_sign(ledger: Ledger, handler: Handler) -> None:
+    event = an_event(subject="a\0b \U0001f4a1.zip", tags=("a\0b",))
+    with ledger.write() as session:
+        (recorded,) = record_events(session, [(event, [match_of(handler())])])
+    with ledger.write() as session:
+        (again,) = record_events(session, [(event, [])])
+
+    assert recorded.runs == 1 and again.differs == ""
+    with ledger.read() as session:
+        (run,) = runs(session, event.request_id)
+        assert run.event_tags == ("a\0b",)
 
 
 def test_a_great_batch_is_recorded_whole(ledger: Ledger, handler: Handler) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from ledger.outbox import Mail
+from ledger.outbox import Mail, RunLine
 from ledger.runs import AttemptView, RunView
 from notifier.explain import MOST_LOG, MOST_LOG_LINES, MOST_TEXT, VERBS, duration, moment, size
 from notifier.render import CannotRender, render
@@ -286,6 +286,16 @@ def test_a_long_name_is_cut_in_the_middle_of_the_subject_only(mail: MakeMail, ru
     message = received(mail(run(event_subject=name)))
     assert len(message["Subject"]) < 160 and message["Subject"].endswith("-end.zip")
     assert name in shown(message)
+
+
+def test_names_of_any_length_leave_the_email_small(mail: MakeMail, run: MakeRun) -> None:
+    huge = "n" * 10**7
+    data_sets = [{"Name": huge, "Success": True}, {"Name": huge, "Success": False, "Error": huge}]
+    message = render(mail(run(event_subject=huge, event={"DataSets": data_sets})), "eventproc@example.com")
+    assert len(message.as_bytes()) < 60_000
+    line = RunLine("r", 1, "h", Outcome.FAILED, huge, 0, "E: " + huge)
+    message = render(dataclasses.replace(mail(), runs=(), lines=(line,)), "eventproc@example.com")
+    assert len(message.as_bytes()) < 20_000
 
 
 def test_the_log_is_cut_to_its_end_and_says_so(mail: MakeMail, run: MakeRun) -> None:

@@ -219,8 +219,8 @@ def test_an_email_over_which_the_server_dies_each_time_is_given_up_with_the_reas
                 sender.turn()
         sender.turn()
     with book.ledger.read() as session:
-        (given_up,) = outbox.recent(session, "given_up", "", 10)
-        (sent,) = outbox.recent(session, "sent", "", 10)
+        (given_up,) = outbox.recent(session, outbox.Wanted("given_up"), 10)
+        (sent,) = outbox.recent(session, outbox.Wanted("sent"), 10)
     assert given_up.recipient == "bob@example.com" and given_up.reason.endswith("(tried 2 times)")
     assert sent.recipient == "alice@example.com" and sent.tries == 1, "not come to is not tried"
 

@@ -73,6 +73,23 @@ def test_the_same_claim_asked_again_gets_the_same_lease_another_gets_none(regist
     assert other.answers[0].WhichOneof("answer") in ("drop", "later")
 
 
+def test_a_claim_of_more_than_an_answer_holds_leases_what_fits_and_the_rest_is_for_later(registry: Running) -> None:
+    handler = registry.register().handler
+    match = Match(handler.id, handler.version, "alice", handler.runtime)
+    great = {"File": "x" * (25 * 1024 * 1024)}
+    events = [Event(HOOK, f"5a0f0f5c-0000-4000-8000-00000000001{n}", (), "a.zip", "", great) for n in range(4)]
+    with registry.ledger.write() as session:
+        recorded = record_events(session, [(event, [match]) for event in events])
+    runs = [invitation.run_id for record in recorded for invitation in record.invitations]
+
+    first, again = claim(registry, *runs), claim(registry, *runs)
+    rest = claim(registry, *runs[2:], nonce="n2")
+
+    assert [one.WhichOneof("answer") for one in first.answers] == ["run", "run", "later", "later"]
+    assert first.answers == again.answers
+    assert [one.WhichOneof("answer") for one in rest.answers] == ["run", "run"]
+
+
 def test_a_run_that_never_was_is_dropped(registry: Running) -> None:
     assert claim(registry, "00000000-0000-4000-8000-000000000000").answers[0].WhichOneof("answer") == "drop"
 

@@ -70,6 +70,42 @@ def test_json_needs_no_union_tags_and_takes_64_bit_integers_as_text() -> None:
     assert json.loads(event.body()) == event.arguments
 
 
+def test_json_with_avro_s_own_union_tags_is_read_too() -> None:
+    given = an_event()
+    given["DataSets"][0]["Streams"] = {"array": given["DataSets"][0]["Streams"]}  # type: ignore[index]
+    given["Recordings"] = [
+        {
+            "Name": "/a",
+            "Station": "s",
+            "Device": "d",
+            "Revision": 1999,
+            "TriggerNs": {"long": "5"},
+            "Hdr": {"string": "h"},
+        }
+    ]
+
+    event = read_event(HOOK, json.dumps(given).encode())
+
+    assert event.arguments["DataSets"] == an_event()["DataSets"]
+    recording = event.arguments["Recordings"][0]
+    assert (recording["TriggerNs"], recording["Hdr"], recording["Inf"]) == (5, "h", None)
+
+
+def test_a_cloud_event_is_read_in_both_modes() -> None:
+    binary = [("content-type", b"application/json"), ("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_type", b"x")]
+    envelope = {"specversion": "1.0", "id": "1", "source": "/x", "type": HOOK, "data": an_event()}
+    structured = [("content-type", b"application/cloudevents+json; charset=UTF-8")]
+
+    assert read_event(HOOK, json.dumps(an_event()).encode(), binary).request_id == REQUEST
+    assert read_event(HOOK, json.dumps(envelope).encode(), structured).request_id == REQUEST
+    with pytest.raises(InvalidMessage, match="in structured mode should have the event as an object in its 'data'"):
+        read_event(HOOK, json.dumps({**envelope, "data": "text"}).encode(), structured)
+
+
+def test_json_may_begin_with_a_byte_order_mark() -> None:
+    assert read_event(HOOK, b"\xef\xbb\xbf" + json.dumps(an_event()).encode()).request_id == REQUEST
+
+
 def test_json_may_be_told_by_a_header() -> None:
     event = read_event(
         HOOK, b"\n " + json.dumps(an_event()).encode(), [("content-type", b"application/json; charset=utf-8")]
@@ -83,6 +119,8 @@ def test_json_may_be_told_by_a_header() -> None:
     [
         ({"RequestID": "seven"}, "RequestID: should be a UUID"),
         ({"SubmittedAt": "yesterday"}, "SubmittedAt: should be RFC 3339"),
+        ({"SubmittedAt": "2026-02-30T00:00:00Z"}, "SubmittedAt: should be RFC 3339"),
+        ({"SubmittedAt": "2026-01-01T12:00:00+01:00"}, "SubmittedAt: should be RFC 3339 in UTC"),
         ({"Tags": "north"}, "Tags: should be a list, is 'north'"),
         ({"Tags": [7]}, r"Tags\[0\]: should be text, is 7"),
         ({"Tags": ["\ud800"]}, r"Tags\[0\]: has a lone surrogate"),
