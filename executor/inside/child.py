@@ -2,7 +2,6 @@
 
 import gc
 import os
-import random
 import resource
 import signal
 import socket
@@ -17,6 +16,9 @@ _exit = os._exit  # a handler may put something else there
 
 SPARE_BYTES = 48 * 1024 * 1024
 """Memory beyond the handler's own limit, in which the child tells that it ran out."""
+
+
+LOADING, BEGUN = (frames.packed({"kind": kind}) for kind in ("loading", "begun"))
 
 
 class TimeLimit(Exception):
@@ -48,28 +50,26 @@ class Warned(object):
 def main(
     context: steps.Context,
     isolate: List[Dict[str, Any]],
-    btrdb: Dict[str, Any],
-    channel: int,
+    endpoint: Optional[str],
+    channel: socket.socket,
     log: int,
     asked: Dict[str, Any],
 ) -> None:
-    """Never returns. btrdb: the endpoint, and the environment that its client looks at while it connects.
+    """Never returns. endpoint: BTrDB's, None for none. log: a pipe's descriptor.
 
     asked: scratch_bytes, and where a run has a folder instead of mounts that folder as scratch and its route to BTrDB.
     """
     status = 1
     try:
-        signal.signal(signal.SIGXCPU, signal.SIG_IGN)
         os.dup2(log, 1)
         os.dup2(log, 2)
-        context.channel = socket.socket(fileno=channel)
+        context.channel = channel
         context.scratch_bytes = asked["scratch_bytes"]
         context.scratch = asked.get("scratch", steps.SCRATCH)
         _isolate(context, isolate)
-        os.environ.update(btrdb["environment"])
         if "route" in asked:
-            route.install(btrdb["endpoint"], asked["route"])
-        ahead = connect.Ahead(btrdb["endpoint"])
+            route.install(endpoint, asked["route"])
+        ahead = connect.Ahead(endpoint)
         ahead.open()
         status = _run(context.channel, ahead)
     except frames.Gone:
@@ -86,23 +86,13 @@ def _isolate(context: steps.Context, plan: List[Dict[str, Any]]) -> None:
     except steps.Failed as failure:
         frames.send(context.channel, failure.message())
         raise frames.Gone("a step failed")
-    _seed()
     frames.send(context.channel, {"kind": "ready", "off": off})
-
-
-def _seed() -> None:
-    """Children of one zygote must not draw the same numbers."""
-    random.seed()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed()
 
 
 def _run(channel: socket.socket, ahead: connect.Ahead) -> int:
     job, _ = frames.receive(channel)
     blob = frames.receive_raw(channel)
-    os.environ.clear()
-    os.environ.update(job["environment"])
+    _environment(job["environment"])
     time.tzset()
     gc.enable()
     warned = Warned("the handler's time limit of %g s ends in %g s" % (job["wall_s"], job["warning_s"]))
@@ -116,11 +106,19 @@ def _run(channel: socket.socket, ahead: connect.Ahead) -> int:
     return 0
 
 
+def _environment(wanted: Dict[str, str]) -> None:
+    """These names and no others; most are there already, from the zygote."""
+    for name in list(os.environ):
+        if name not in wanted:
+            del os.environ[name]
+    for name, value in wanted.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+
+
 def _limit(limits: Dict[str, int]) -> int:
     """Sets this run's limits; DATA on top of what the process holds already. Returns DATA's hard limit."""
-    with open("/proc/self/statm") if os.path.exists("/proc/self/statm") else open(os.devnull) as file:
-        fields = file.read().split()
-    held = int(fields[5]) * resource.getpagesize() if fields else 0
+    held = _held()
     hard = 0
     for name, value in limits.items():
         kind = getattr(resource, "RLIMIT_" + name)
@@ -130,6 +128,17 @@ def _limit(limits: Dict[str, int]) -> int:
         else:
             resource.setrlimit(kind, (value, value))
     return hard
+
+
+def _held() -> int:
+    """Bytes of private memory that this process has mapped; 0 where /proc is empty. Source: proc(5), statm."""
+    try:
+        descriptor = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0
+    fields = os.read(descriptor, 200).split()
+    os.close(descriptor)
+    return int(fields[5]) * resource.getpagesize()
 
 
 def _out_of_memory(error: BaseException, hard: int) -> Dict[str, Any]:
@@ -155,7 +164,7 @@ def _answer(
         return {"kind": "away", "why": str(error)}
     except connect.KeyRefused as error:
         return {"kind": "key_refused", "why": str(error)}
-    frames.send(channel, {"kind": "loading"})
+    frames.send_packed(channel, LOADING)
     try:
         handler = call.load(blob)
     except MemoryError:
@@ -168,7 +177,7 @@ def _answer(
         arguments = call.arguments(handler, given, [*job["documented"], "btrdb"])
     except call.Refused as error:
         return _refused(str(error))
-    frames.send(channel, {"kind": "begun"})
+    frames.send_packed(channel, BEGUN)
     text, told = _call(handler, arguments, warned, job["text_limit"])
     _flush()
     uploads.send(channel, job["upload_limit"])

@@ -3,6 +3,7 @@
 import array
 import json
 import socket
+import struct
 from typing import Any, Dict, List, Sequence, Tuple
 
 
@@ -12,13 +13,24 @@ class Gone(Exception):
 
 def send(sock: socket.socket, body: Dict[str, Any], descriptors: Sequence[int] = ()) -> None:
     """Sends a JSON body with descriptors; blocks."""
+    send_packed(sock, packed(body), descriptors)
+
+
+def packed(body: Dict[str, Any]) -> bytes:
+    """The frame of a JSON body."""
     data = json.dumps(body).encode("ascii")
-    data = len(data).to_bytes(4, "big") + data
-    ancillary = []
-    if descriptors:
-        ancillary.append((socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors).tobytes()))
-    sent = sock.sendmsg([data], ancillary)
-    sock.sendall(data[sent:])
+    return len(data).to_bytes(4, "big") + data
+
+
+def send_packed(sock: socket.socket, data: bytes, descriptors: Sequence[int] = ()) -> None:
+    """Sends a frame that was made before, with descriptors; blocks."""
+    if not descriptors:
+        sock.sendall(data)
+        return
+    rights = struct.pack("%di" % len(descriptors), *descriptors)
+    sent = sock.sendmsg([data], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, rights)])
+    if sent < len(data):
+        sock.sendall(data[sent:])
 
 
 def receive(sock: socket.socket) -> Tuple[Dict[str, Any], List[int]]:

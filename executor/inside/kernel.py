@@ -27,6 +27,8 @@ O_PATH = 0o10000000
 _AT_FDCWD, _AT_RECURSIVE, _AT_EMPTY_PATH = -100, 0x8000, 0x1000
 _SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _IFF_UP = 0x8913, 0x8914, 0x8916, 1
 
+_CAPABILITIES = [ctypes.c_ulong(number) for number in range(64)]
+
 
 def _checked(result: int, what: str) -> int:
     if result < 0:
@@ -121,8 +123,8 @@ def offspring(pid: int) -> List[int]:
 
 def drop_capabilities() -> None:
     """Empties the bounding, ambient, effective, permitted and inheritable sets."""
-    for number in range(64):
-        if _LIBC.prctl(PR_CAPBSET_DROP, ctypes.c_ulong(number), 0, 0, 0) < 0:
+    for number in _CAPABILITIES:
+        if _LIBC.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
             break  # beyond the last that this kernel knows
     prctl(PR_CAP_AMBIENT, 4)  # PR_CAP_AMBIENT_CLEAR_ALL
     header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0), 8)

@@ -13,6 +13,9 @@ SCRATCH = "/tmp"
 OF_CHILD = (SCRATCH, "/proc", "/proc/self")  # each child's own: mounted anew, or its own folder
 
 
+HAND_OVER = {has: frames.packed({"kind": "hand_over", "listener": has}) for has in (False, True)}
+
+
 class Failed(Exception):
     """A step that could not be done."""
 
@@ -149,7 +152,7 @@ def _scratch(context: Context, folders: List[str], links: Dict[str, str], user: 
     )
     kernel.mount("scratch", SCRATCH, "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, options)
     for folder in folders:
-        os.makedirs(folder, exist_ok=True)
+        os.mkdir(folder, 0o755)
         os.chown(folder, user, user)
     for path, target in links.items():
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -167,7 +170,7 @@ def _network(context: Context, addresses: List[str], listen: Any) -> None:
 def _hand_over(context: Context) -> None:
     scratch = os.open(context.scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     descriptors = [scratch] if context.listener is None else [scratch, context.listener.fileno()]
-    frames.send(context.channel, {"kind": "hand_over", "listener": context.listener is not None}, descriptors)
+    frames.send_packed(context.channel, HAND_OVER[context.listener is not None], descriptors)
     os.close(scratch)
     if context.listener is not None:
         context.listener.close()

@@ -1,19 +1,20 @@
 """The zygote: builds the root once, imports what handlers need, then forks a child for each run and buries it."""
 
 import errno
-import gc
 import importlib
 import io
 import os
+import random
 import select
 import signal
 import socket
+import struct
 import sys
 import time
 import types
 from typing import Any, Collection, Dict, List, Optional, Tuple
 
-from . import child, frames, keeper, kernel, steps
+from . import child, frames, keeper, kernel, settle, steps
 
 
 def main(control: socket.socket, proc: int, plan: Dict[str, Any]) -> None:
@@ -25,14 +26,15 @@ def main(control: socket.socket, proc: int, plan: Dict[str, Any]) -> None:
     except steps.Failed as failure:
         frames.send(control, failure.message())
         return
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)  # until a child has a handler to warn
     _fresh_main()
     _text_streams()
     began = time.time()
     imported, missing = _warm(plan["warm"])
     context.open_rules(plan["isolate"])
-    gc.collect()
-    getattr(gc, "freeze", gc.collect)()  # 3.7 and newer: the children's collector leaves our pages alone
-    gc.disable()
+    os.environ.clear()
+    os.environ.update(plan["environment"])
+    huge = settle.settle(proc)
     frames.send(
         control,
         {
@@ -40,13 +42,14 @@ def main(control: socket.socket, proc: int, plan: Dict[str, Any]) -> None:
             "off": off,
             "imported": imported,
             "missing": missing,
+            "huge": huge,
             "seconds": time.time() - began,
             "threads": len(os.listdir(os.path.join("/proc/self/task"))) if os.path.isdir("/proc/self/task") else 0,
         },
     )
     # where the kernel lets no fresh /proc be mounted the children have an empty one
     isolate = [step for step in plan["isolate"] if step["call"] != "proc" or "proc" not in off]
-    Zygote(control, own_pid_namespace, context, isolate, plan["keep"], plan["btrdb"]).serve()
+    Zygote(control, own_pid_namespace, context, isolate, plan["keep"], plan["endpoint"]).serve()
 
 
 def _fresh_main() -> None:
@@ -77,6 +80,14 @@ def _warm(names: List[str]) -> Tuple[List[str], Dict[str, str]]:
     return imported, missing
 
 
+def _seed() -> None:
+    """Children of one zygote must not draw the same numbers: each inherits generators seeded for it alone."""
+    random.seed()
+    numpy = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(struct.unpack("8I", os.urandom(32)))
+
+
 class Zygote(object):
     """Forks and buries. Control messages in: spawn (with the channel and the log's pipe). Out: born (with a pidfd), dead."""
 
@@ -87,7 +98,7 @@ class Zygote(object):
         context: steps.Context,
         isolate: List[Dict[str, Any]],
         keep: Optional[List[Dict[str, Any]]],
-        btrdb: Dict[str, Any],
+        endpoint: Optional[str],
     ) -> None:
         """keep: the steps of each run's keeper; None: each run's first process is that of its own PID namespace."""
         self._control = control
@@ -95,7 +106,7 @@ class Zygote(object):
         self._context = context
         self._isolate = isolate
         self._keep = keep
-        self._btrdb = btrdb
+        self._endpoint = endpoint
         self._alive: Dict[int, Tuple[int, int]] = {}  # pidfd -> (pid, id)
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
@@ -111,7 +122,10 @@ class Zygote(object):
                     self._bury(descriptor)
 
     def _spawn(self, message: Dict[str, Any], descriptors: List[int]) -> None:
-        channel, log = descriptors
+        descriptor, log = descriptors
+        # what can be made before the fork is: here the pages are ours, each child would copy them first
+        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+        _seed()
         if self._keep is None:
             kernel.unshare(kernel.CLONE_NEWPID)
         try:
@@ -125,7 +139,7 @@ class Zygote(object):
         if self._keep is None:
             # the next fork starts from here again; without it the kernel would put it in the first child's namespace
             kernel.setns(self._own_pid_namespace, kernel.CLONE_NEWPID)
-        os.close(channel)
+        channel.close()
         os.close(log)
         if pid < 0:
             frames.send(
@@ -137,11 +151,11 @@ class Zygote(object):
         self._poll.register(pidfd, select.POLLIN)
         frames.send(self._control, {"kind": "born", "id": message["id"]}, [pidfd])
 
-    def _become(self, message: Dict[str, Any], channel: int, log: int) -> None:
+    def _become(self, message: Dict[str, Any], channel: socket.socket, log: int) -> None:
         """In the forked process; never returns."""
 
         def begin() -> None:
-            child.main(self._context, self._isolate, self._btrdb, channel, log, message)
+            child.main(self._context, self._isolate, self._endpoint, channel, log, message)
 
         if self._keep is None:
             begin()

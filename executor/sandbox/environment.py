@@ -24,15 +24,8 @@ _COMMON = {
 
 
 def zygote_environment() -> Mapping[str, str]:
-    """Of the zygote's process, which a child sees in /proc/self/environ: no secret, nothing of the executor's own.
-
-    Page tables are most of a fork's cost: plain malloc in transparent huge pages makes them small.
-    """
-    return {
-        **_COMMON,
-        "PYTHONMALLOC": "malloc",
-        "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-    }
+    """Of the zygote's process, which a child sees in /proc/self/environ: no secret, nothing of the executor's own."""
+    return dict(_COMMON)
 
 
 def handler_environment(access: Access, api_key: str, scratch: str, ca_bundle: str) -> Mapping[str, str]:
@@ -40,19 +33,20 @@ def handler_environment(access: Access, api_key: str, scratch: str, ca_bundle: s
 
     scratch, ca_bundle: where the handler finds them.
     """
+    return {**waiting_environment(access, scratch, ca_bundle), "BTRDB_API_KEY": api_key}
+
+
+def waiting_environment(access: Access, scratch: str, ca_bundle: str) -> Mapping[str, str]:
+    """Of a child that waits for its job: the handler's, without the key."""
     environment = {
         **_COMMON,
         "EXECUTOR_CONTEXT": "true",
         "DOWNLOADS_ENDPOINT": access.downloads_endpoint,
-        "BTRDB_API_KEY": api_key,
         "HOME": f"{scratch}/home",
         "TMPDIR": scratch,
     }
     if access.endpoint is not None:
         environment["BTRDB_ENDPOINTS"] = access.endpoint
-    return {**environment, **connection_environment(access, ca_bundle)}
-
-
-def connection_environment(access: Access, ca_bundle: str) -> Mapping[str, str]:
-    """What the btrdb client looks at while it connects; also of a child that waits for its job."""
-    return {} if access.ca_bundle is None else {"BTRDB_CA_BUNDLE": ca_bundle}
+    if access.ca_bundle is not None:
+        environment["BTRDB_CA_BUNDLE"] = ca_bundle
+    return environment

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from executor.sandbox import filesystem, landlock, namespaces, rlimits, seccomp
-from executor.sandbox.environment import CA_BUNDLE, SCRATCH, connection_environment
+from executor.sandbox.environment import CA_BUNDLE, SCRATCH, waiting_environment
 from executor.sandbox.job import Access
 
 WARM = ("dill", "numpy", "pandas", "btrdb", "btrdbextras.eventproc")
@@ -76,10 +76,8 @@ class Plan:
             "isolate": [step.wire() for step in self.isolate],
             "keep": None if self.keep is None else [step.wire() for step in self.keep],
             "warm": list(WARM),
-            "btrdb": {
-                "endpoint": self.access.endpoint,
-                "environment": dict(connection_environment(self.access, self.ca_bundle)),
-            },
+            "endpoint": self.access.endpoint,
+            "environment": dict(waiting_environment(self.access, SCRATCH, self.ca_bundle)),
         }
 
     def setting_for(self, name: str, layer: str) -> str:

@@ -108,6 +108,7 @@ class SandboxedRuntime:
             sandbox_level=str(self.level),
             python=zygote.version,
             imported=zygote.imported,
+            huge_mib=zygote.huge_bytes // MIB,
             **self._layers,
         )
         self._pool.start(zygote)

@@ -122,6 +122,8 @@ class Zygote:
         self.off: dict[str, str] = {}
         """Layers that cannot be had, and why."""
         self.imported: tuple[str, ...] = ()
+        self.huge_bytes = 0
+        """Of its heap, gathered in huge pages when it was warm."""
         self.version = ""
 
     def start(self) -> None:
@@ -286,6 +288,7 @@ class Zygote:
         if isinstance(off, dict):
             self.off |= {str(layer): str(why) for layer, why in off.items()}
         self.imported = tuple(str(name) for name in imported) if isinstance(imported, list) else ()
+        self.huge_bytes = protocol.number_of(warm, "huge")
         missing = warm.get("missing")
         self.missing = {str(k): str(v) for k, v in missing.items()} if isinstance(missing, dict) else {}
         for name in ("dill", *(["btrdb"] if self._access.endpoint is not None else [])):

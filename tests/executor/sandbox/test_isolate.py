@@ -165,7 +165,7 @@ def test_the_initial_environment_shows_nothing_of_the_executor(run: Run, monkeyp
             return " ".join(sorted(entry.partition("=")[0] for entry in file.read().split("\0") if entry))
 
     assert run(handler).text == (
-        "GLIBC_TUNABLES LANG MKL_NUM_THREADS MPLBACKEND NUMEXPR_NUM_THREADS OMP_NUM_THREADS OPENBLAS_NUM_THREADS PYTHONMALLOC TZ"
+        "LANG MKL_NUM_THREADS MPLBACKEND NUMEXPR_NUM_THREADS OMP_NUM_THREADS OPENBLAS_NUM_THREADS TZ"
     )
 
 
