@@ -94,10 +94,16 @@ def claim(session: Session, claimant: Claimant, run_ids: Sequence[str], rules: R
     now = now_ms(session)
     boot = _hash(claimant.boot_id)
     rows = locked(session, run_ids)
-    before = session.scalars(select(AttemptRow).where(AttemptRow.boot_hash == boot, AttemptRow.nonce == claimant.nonce))
+    before = session.scalars(
+        select(AttemptRow)
+        .where(AttemptRow.boot_hash == boot, AttemptRow.nonce == claimant.nonce)
+        .order_by(
+            AttemptRow.number
+        )  # asked again after the lease was lost, the run was leased anew: its last salt counts
+    )
     salts = {attempt.run_id: attempt.salt for attempt in before}
     answers: dict[str, Answer] = {}
-    for run_id in run_ids:
+    for run_id in dict.fromkeys(run_ids):
         row = rows.get(run_id)
         if row is None:
             answers[run_id] = Drop("there is no such run")

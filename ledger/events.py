@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import insert, select, tuple_, update
+from sqlalchemy import select, tuple_, update
 from sqlalchemy.orm import Session
 
+from ledger.bulk import insert_rows
 from ledger.engine import now_ms, storable
-from ledger.fair import CHUNK, Invitation, at_once
+from ledger.fair import CHUNK, Invitation, at_once, is_out
 from ledger.rules import Rules
 from ledger.tables import QUEUED, EventRow, RunRow
 from schemas.events import Event, run_id
@@ -60,8 +61,7 @@ def record_events(
             fresh.setdefault(key, dispatch)
     first_of = known | {key: _content(event) for key, (event, _) in fresh.items()}
     runs = {key: [run_row(event, match, now) for match in matches] for key, (event, matches) in fresh.items()}
-    if fresh:
-        session.execute(insert(EventRow), [_event(event, matches, now) for event, matches in fresh.values()])
+    insert_rows(session, EventRow, [_event(event, matches, now) for event, matches in fresh.values()])
     invited = add_runs(session, [row for made in runs.values() for row in made], rules, now)
     recorded = []
     first = set(fresh)
@@ -74,7 +74,7 @@ def record_events(
             subject, tags = first_of[key]
             recorded.append(Recorded(False, 0, (), f"was of {subject[:200]!r} with the tags {tags[:1000]}"))
         else:
-            recorded.append(Recorded(False, 0, _waiting(session, key, now)))
+            recorded.append(Recorded(False, 0, _waiting(session, key, rules, now)))
     return recorded
 
 
@@ -90,10 +90,15 @@ def add_runs(session: Session, rows: Sequence[dict[str, Any]], rules: Rules | No
     """
     made = [(Invitation(r["id"], r["owner"], r["runtime"], r["hook"]), int(r["handler_id"])) for r in rows]
     chosen = at_once(session, rules, made, now) if made and rules is not None else set()
-    for start in range(0, len(rows), CHUNK):
-        part = rows[start : start + CHUNK]
-        session.execute(insert(RunRow), [{**r, "invited_at_ms": now if r["id"] in chosen else None} for r in part])
+    insert_rows(session, RunRow, [{**row, "invited_at_ms": now if row["id"] in chosen else None} for row in rows])
     return {invitation.run_id: invitation for invitation, _ in made if invitation.run_id in chosen}
+
+
+def not_sent(session: Session, run_ids: Sequence[str]) -> None:
+    """The invitations of these runs did not reach Kafka: the sweeper sends them in its next turn."""
+    for start in range(0, len(run_ids), CHUNK):
+        part = run_ids[start : start + CHUNK]
+        session.execute(update(RunRow).where(RunRow.id.in_(part), RunRow.state == QUEUED).values(invited_at_ms=None))
 
 
 def get_event(session: Session, hook: str, request_id: str) -> EventRow | None:
@@ -115,11 +120,11 @@ def _known(session: Session, keys: Sequence[tuple[str, str]]) -> dict[tuple[str,
     return found
 
 
-def _waiting(session: Session, key: tuple[str, str], now: int) -> tuple[Invitation, ...]:
+def _waiting(session: Session, key: tuple[str, str], rules: Rules, now: int) -> tuple[Invitation, ...]:
     hook, request_id = key
     due = (
-        RunRow.hook == hook, RunRow.request_id == request_id, RunRow.state == QUEUED, RunRow.not_before_ms <= now,
-        RunRow.invited_at_ms.is_not(None),  # the others' turn has not come: the sweeper's
+        RunRow.hook == hook, RunRow.request_id == request_id, RunRow.not_before_ms <= now,
+        is_out(rules, now),  # the others wait for their turn, or had theirs: the sweeper's
     )  # fmt: skip
     session.execute(update(RunRow).where(*due).values(invited_at_ms=now))
     query = select(RunRow.id, RunRow.owner, RunRow.runtime, RunRow.hook).where(*due).order_by(RunRow.handler_id)

@@ -44,8 +44,7 @@ class Rooms:
         self._out: Counter[tuple[str, str]] = Counter()
         self._of_owner: Counter[str] = Counter()
         self._of_handler: Counter[int] = Counter()
-        out = and_(RunRow.state == QUEUED, RunRow.invited_at_ms > now - _reinvite_ms(rules))
-        for owner, runtime, handler_id, count in session.execute(_counted(out, owners)):
+        for owner, runtime, handler_id, count in session.execute(_counted(is_out(rules, now), owners)):
             self._out[(owner, runtime)] += count
             self._of_owner[owner] += count
             self._of_handler[handler_id] += count
@@ -140,6 +139,11 @@ def at_once(session: Session, rules: Rules, made: Collection[tuple[Invitation, i
         for invitation, handler_id in made
         if invitation.owner not in behind and rooms.take(invitation.owner, invitation.runtime, handler_id)
     }
+
+
+def is_out(rules: Rules, now: int) -> ColumnElement[bool]:
+    """The runs whose invitation is out: somebody may be about to take it up."""
+    return and_(RunRow.state == QUEUED, RunRow.invited_at_ms > now - _reinvite_ms(rules))
 
 
 def _reinvite_ms(rules: Rules) -> int:
