@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-all lint lock bench-latency bench-btrdb clean
+.PHONY: help demo up down test test-all lint lock bench-latency bench-btrdb bench-dispatch clean
 
 help:
 	@echo "make demo            the whole story on this machine: archive in, handlers run, emails out"
@@ -16,6 +16,7 @@ help:
 	@echo "make lint            ruff, mypy --strict, import-linter"
 	@echo "make bench-latency   published event -> handler's first line; writes bench/results/latency.json"
 	@echo "make bench-btrdb     ten million points into the development server and back, beside a bare file"
+	@echo "make bench-dispatch  events in -> tasks out, beside a bare producer; BENCH_LEDGER=postgresql for the other ledger"
 	@echo "make lock            pins requirements/all.in anew into requirements/all.txt"
 	@echo "make clean           removes .venv, .devstack and .cache"
 
@@ -53,6 +54,9 @@ bench-latency: $(STAMP)
 
 bench-btrdb: $(STAMP)
 	@$(BIN)/python -m bench.btrdb
+
+bench-dispatch: $(STAMP)
+	@$(BIN)/python -m bench.dispatch
 
 clean:
 	rm -rf $(VENV) .devstack .cache

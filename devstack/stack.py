@@ -92,7 +92,7 @@ class Stack:
             env["EVENTPROC_LEDGER_URL"] = self.layout.ledger_url
         url = f"http://{self.layout.address}:{METRICS[name]}/readyz"
         return Process(
-            name, [sys.executable, "-m", name], {**self._shared(name), **env}, ready=lambda: _answers_ok(url), cwd=ROOT
+            name, [sys.executable, "-m", name], {**self._shared(name), **env}, ready=lambda: answers_ok(url), cwd=ROOT
         )
 
     def _btrdb(self) -> Process:
@@ -166,7 +166,8 @@ def _listens(address: str) -> bool:
     return True
 
 
-def _answers_ok(url: str) -> bool:
+def answers_ok(url: str) -> bool:
+    """Whether an HTTP GET is answered with 200; blocks up to 2 s."""
     try:
         with urllib.request.urlopen(url, timeout=2) as answer:
             return bool(answer.status == 200)

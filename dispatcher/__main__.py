@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from dispatcher.sweep import Sweeper, guarded
 from ledger import Ledger
 from ledger.settings import LeaseSettings
 from schemas.contracts import hook_names
+from schemas.errors import TryLater
 from schemas.topics import DEAD_LETTERS, tasks_topic, topics
 from stream import loop
 from stream.connect import open_book, open_broker
@@ -78,6 +80,8 @@ def main() -> int:
         book=book,
         limits=stream_settings.limits(),
     )
+    with contextlib.suppress(TryLater):
+        step.settle()
     consumer.close()
     thread.join(timeout=10)
     broker.close()

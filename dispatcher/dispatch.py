@@ -9,12 +9,12 @@ import structlog
 
 from dispatcher.invite import invite
 from ledger import Ledger
-from ledger.events import Match, record_events
+from ledger.events import Match, not_sent, record_events
 from ledger.fair import Invitation
 from ledger.handlers import matchable, revision
 from ledger.match import TagIndex
 from ledger.rules import Rules
-from schemas.errors import InvalidMessage
+from schemas.errors import InvalidMessage, TryLater
 from schemas.events import Event, read_event
 from stream.broker import Producer
 from stream.letters import Rejected
@@ -45,13 +45,15 @@ class Dispatch:
         self._producer = producer
         self._flush_timeout_s = flush_timeout_s
         self._index = TagIndex((), revision=-1)
+        self._sent: list[str] = []  # runs whose invitations the broker has not acknowledged yet
 
     def handle(self, batch: Sequence[Message]) -> Sequence[Rejected]:
         """Freezes the matches of every event of the batch, makes their runs, invites.
 
-        When it returns, all that follows from the batch is durable: its offsets may be committed. An event that was here before
-        gets the same runs, and those still waiting are invited again. Returns what could not be read.
-        Raises TryLater when the ledger or the broker is away.
+        When it returns, all that follows from the batch is durable in the ledger: its offsets may be committed. The invitations
+        are on their way; they are acknowledged while the next batch is recorded, and looked after by settle() before its own
+        are sent. An event that was here before gets the same runs, and those still waiting are invited again. Returns what
+        could not be read. Raises TryLater when the ledger or the broker is away.
         """
         began = time.monotonic()
         rejected: list[Rejected] = []
@@ -65,6 +67,18 @@ class Dispatch:
             rejected.extend(self._dispatch(events))
             metrics.dispatch_seconds.observe(time.monotonic() - began)
         return rejected
+
+    def settle(self) -> None:
+        """Waits until the broker has acknowledged what was sent; what it has not is left to the sweeper, and TryLater is raised."""
+        sent, self._sent = self._sent, []
+        if not sent:
+            return
+        try:
+            self._producer.flush(self._flush_timeout_s)
+        except TryLater:
+            with self._ledger.write() as session:
+                not_sent(session, sent)
+            raise
 
     def _dispatch(self, events: Sequence[tuple[Event, Message]]) -> list[Rejected]:
         with self._ledger.write() as session:
@@ -86,7 +100,13 @@ class Dispatch:
             if trace is not None:
                 traces.update((invitation.run_id, trace) for invitation in record.invitations)
             self._tell(event, record.new, record.runs, len(record.invitations))
-        invite(self._producer, invitations, traces, self._flush_timeout_s)
+        self.settle()
+        self._sent = [invitation.run_id for invitation in invitations]
+        try:
+            invite(self._producer, invitations, traces)
+        except TryLater:
+            self.settle()
+            raise
         return rejected
 
     def _read(self, message: Message) -> Event:

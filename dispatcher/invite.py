@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from ledger.fair import Invitation
@@ -12,30 +13,31 @@ from schemas.topics import tasks_topic
 from stream.broker import Producer
 from telemetry import metrics
 
-Headers = Sequence[tuple[str, bytes]]
+Headers = list[tuple[str, bytes]]
 
 
-def invite(
-    producer: Producer, invitations: Sequence[Invitation], traces: Mapping[str, bytes], timeout_s: float
-) -> None:
-    """Sends one task per invitation and blocks until the broker has acknowledged all.
+def invite(producer: Producer, invitations: Sequence[Invitation], traces: Mapping[str, bytes]) -> None:
+    """Hands one task per invitation to the producer; producer.flush() tells whether the broker has them.
 
-    traces: run id -> W3C traceparent, where the event carried one; timeout_s: how long to wait for the acknowledgement.
-    Raises TryLater when the broker is away; saying it all again is harmless, for a claim decides.
+    traces: run id -> W3C traceparent, where the event carried one. Raises TryLater when the broker is away; saying it all again
+    is harmless, for a claim decides.
     """
     now_ns = time.time_ns()
     for invitation in invitations:
-        task = Task(invitation.run_id, invitation.owner, invitation.runtime, invitation.hook, now_ns)
-        headers = [("content-type", AVRO_TYPE), ("ce_type", b"eventproc.task"), ("ce_id", invitation.run_id.encode())]
+        value, key, headers = task_message(invitation, now_ns)
         if invitation.run_id in traces:
             headers.append(("traceparent", traces[invitation.run_id]))
-        producer.send(
-            tasks_topic(invitation.runtime),
-            encode("task", to_plain(task)),
-            key=invitation.run_id.encode(),
-            headers=headers,
-        )
-    if invitations:
-        producer.flush(timeout_s)
-    for invitation in invitations:
-        metrics.tasks_total.labels(runtime=invitation.runtime).inc()
+        producer.send(tasks_topic(invitation.runtime), value, key=key, headers=headers)
+    for runtime, count in Counter(invitation.runtime for invitation in invitations).items():
+        metrics.tasks_total.labels(runtime=runtime).inc(count)
+
+
+def task_message(invitation: Invitation, now_ns: int) -> tuple[bytes, bytes, Headers]:
+    """The task as it goes to Kafka: value, key, headers. now_ns: ns since the epoch."""
+    task = Task(invitation.run_id, invitation.owner, invitation.runtime, invitation.hook, now_ns)
+    key = invitation.run_id.encode()
+    return (
+        encode("task", to_plain(task)),
+        key,
+        [("content-type", AVRO_TYPE), ("ce_type", b"eventproc.task"), ("ce_id", key)],
+    )

@@ -65,8 +65,9 @@ class Sweeper:
             found = due(session, self._rules, self._settings.at_most)
         if closed:
             log.warning("refused: no executor serves their runtime", runs=closed)
-        invite(self._producer, found.invitations, {}, self._settings.flush_timeout_s)
         if found.invitations:
+            invite(self._producer, found.invitations, {})
+            self._producer.flush(self._settings.flush_timeout_s)
             log.info("invited", runs=len(found.invitations), more=found.waiting)
         return found.waiting
 

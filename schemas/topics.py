@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 
 from schemas.contracts import hook_names
 
@@ -26,6 +27,7 @@ class Topic:
     compacted: bool = False
 
 
+@cache
 def tasks_topic(runtime: str) -> str:
     """The topic of a runtime's tasks, for instance eventproc.tasks.py3.11; raises ValueError for a name Kafka would refuse."""
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,60}", runtime):

@@ -31,6 +31,8 @@ class StreamSettings(BaseSettings):
     session_timeout_ms: int = Field(15_000, ge=6000)
     max_poll_interval_ms: int = Field(300_000, ge=1000, description="a loop that hangs for longer loses its partitions")
 
+    compression: str = Field("gzip", pattern="^(none|gzip)$", description="of what is sent")
+
     unreadable_share: float = Field(
         0.5, gt=0, le=1, description="of recent messages: a partition with more is held, not dead-lettered; 1: never"
     )

@@ -10,6 +10,7 @@ from sqlalchemy import text
 
 from dispatcher.dispatch import Dispatch
 from ledger import Ledger
+from ledger.fair import due
 from ledger.handlers import HandlerView, remove
 from ledger.rules import Rules
 from schemas.encoding import decode
@@ -159,3 +160,20 @@ def test_a_trace_of_the_event_goes_on_in_its_tasks(broker: MemoryBroker, dispatc
     dispatch.handle([an_event(headers=(("traceparent", trace),)), an_event()])
 
     assert [dict(m.headers).get("traceparent") for m in broker.messages(TASKS)].count(trace) == 1
+
+
+def test_invitations_that_were_not_acknowledged_are_the_sweeper_s_at_once(
+    ledger: Ledger, broker: MemoryBroker, dispatch: Dispatch, handler: Handler
+) -> None:
+    handler("h")
+    dispatch.handle([an_event()])
+    with ledger.write() as session:
+        assert due(session, Rules(), 10).invitations == ()
+    broker.away = True
+
+    with pytest.raises(TryLater):
+        dispatch.settle()
+
+    dispatch.settle()  # once is enough
+    with ledger.write() as session:
+        assert [invitation.run_id for invitation in due(session, Rules(), 10).invitations] == list(made(ledger))
