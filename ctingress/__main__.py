@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import logging
+import re
 import sys
 import uuid
+import warnings
 from pathlib import Path
 
 import btrdb
@@ -28,12 +31,14 @@ NS = 1_000_000_000
 def main() -> int:
     """0: ingested and published; 1: could not be; 2: called wrongly."""
     arguments = _arguments()
+    _quiet()
     settings, stream_settings = from_environment(IngressSettings), from_environment(StreamSettings)
     key = settings.btrdb_api_key.get_secret_value() if settings.btrdb_api_key else None
     try:
         connection = btrdb.connect(settings.btrdb_endpoint, apikey=key)
     except (BTrDBError, OSError, ValueError) as error:
-        return _say(f"BTrDB at {settings.btrdb_endpoint} cannot be used: {error}")
+        said = f"BTrDB at {settings.btrdb_endpoint} cannot be used: {_plainly(error)}; nothing was written or published"
+        return _say(f"{said}. See BTRDB_ENDPOINTS, BTRDB_API_KEY and BTRDB_CA_BUNDLE")
     broker = open_broker(stream_settings)
     producer = broker.producer()
     try:
@@ -67,6 +72,12 @@ def main() -> int:
         f"\n{read} of {len(ingested.data_sets)} data sets ingested; event published with RequestID {ingested.request_id}"
     )
     return 0
+
+
+def _quiet() -> None:
+    """The output is for people: btrdb lets every library log to the terminal as soon as it is imported."""
+    logging.getLogger().setLevel(logging.CRITICAL)
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def _arguments() -> argparse.Namespace:
@@ -123,6 +134,12 @@ def _where_from(described: Described) -> str:
         return "UTC ASSUMED: neither the file nor its name tells an offset; see --timezone"
     told = {"time_code": "the file's time code", "file_name": "the file's name", "option": "--timezone"}
     return f"UTC offset {described.offset} from {told[described.source]}"
+
+
+def _plainly(error: Exception) -> str:
+    """What gRPC was told, without its frame: btrdb passes on the whole of it, over several lines."""
+    found = re.search(r'status = StatusCode\.(\w+)\s+details = "(.*)"', str(error))
+    return f"{found[2]} ({found[1]})" if found else str(error)
 
 
 def _say(problem: str, code: int = 1) -> int:

@@ -23,7 +23,7 @@ class Described:
     streams: tuple[StreamName, ...]
     start_ns: int
     end_ns: int
-    trigger_ns: int
+    trigger_ns: int | None
     source: str
     offset: str
     missing: int

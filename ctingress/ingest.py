@@ -20,6 +20,9 @@ from ctingress.when import start_utc_ns
 from ctingress.write import write
 from stream.broker import Producer
 
+LAST_NS = (48 << 56) - 1
+"""BTrDB's last instant."""
+
 Progress = Callable[[Described | Unreadable], None]
 
 
@@ -103,15 +106,19 @@ def _write_all(
 def _read(data_set: DataSet, options: Options) -> tuple[Described, Samples]:
     config, samples, hdr, inf = data_set.read()
     start_ns, source, offset = start_utc_ns(config, data_set.name, options.zone)
-    if not len(samples.offsets_ns):
-        raise BadRecording(f"{data_set.name}: holds no sample")
+    first_ns, last_ns = (start_ns + int(edge) for edge in (samples.offsets_ns.min(), samples.offsets_ns.max()))
+    if last_ns > LAST_NS:
+        raise BadRecording(
+            f"its last sample stands at {last_ns} ns; BTrDB has room until {LAST_NS} ns, in the year 2079"
+        )
+    trigger_ns = config.trigger_local_ns
     described = Described(
         name=data_set.name,
         config=config,
         streams=stream_names(config, options.prefix),
-        start_ns=start_ns + int(samples.offsets_ns[0]),
-        end_ns=start_ns + int(samples.offsets_ns[-1]),
-        trigger_ns=start_ns + config.trigger_local_ns - config.start_local_ns,
+        start_ns=first_ns,
+        end_ns=last_ns,
+        trigger_ns=None if trigger_ns is None else start_ns + trigger_ns - config.start_local_ns,
         source=source,
         offset=offset,
         missing=samples.missing,

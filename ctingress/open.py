@@ -6,12 +6,12 @@ import posixpath
 import re
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from ctingress.decode_text import decode_text
+from ctingress.decode_text import decode_names, decode_text
 from ctingress.read_cff import read_cff
 from ctingress.read_cfg import read_cfg
 from ctingress.read_dat import read_dat
@@ -21,6 +21,7 @@ from ctingress.refuse import BadArchive, BadRecording
 MIB = 1 << 20
 TEXT_LIMIT = 64 * 1024
 """Characters of a header or information file that go into the event."""
+_APPLE_DOUBLE = b"\x00\x05\x16\x07"
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _SMALL = 10 * MIB
 
@@ -57,7 +58,10 @@ class DataSet:
                 raise BadRecording("there is no CFG file beside this DAT file")
             if "dat" not in self._parts:
                 raise BadRecording("there is no DAT file beside this CFG file")
-            config = _config(decode_text(self._archive.content(self._parts["cfg"])))
+            cfg = self._archive.content(self._parts["cfg"])
+            if cfg.startswith(_APPLE_DOUBLE):
+                raise BadRecording("is no CFG file but macOS's own note on one (AppleDouble)")
+            config = _config(decode_text(cfg))
             dat, hdr, inf = self._archive.content(self._parts["dat"]), self._text("hdr"), self._text("inf")
         if not dat.strip(b"\r\n\x1a \x00"):
             raise BadRecording("the DAT file holds no sample")
@@ -128,13 +132,14 @@ def _members(file: zipfile.ZipFile, limits: Limits, packed: int) -> dict[str, zi
     if len(entries) > limits.files:
         raise BadArchive(f"has {len(entries)} members; at most {limits.files} are taken")
     members: dict[str, zipfile.ZipInfo] = {}
-    for entry in entries:
-        name = _name(entry)
-        if entry.is_dir():
+    for name, entry in zip(_names(entries), entries, strict=True):
+        if name.endswith("/"):
             continue
         _check_path(name)
         if entry.flag_bits & _ENCRYPTED:
             raise BadArchive(f"is encrypted ({name}); it should be without a password")
+        if name in members:
+            raise BadArchive(f"has two members called {name!r}; which one counts is not clear")
         members[name] = entry
     if not members:
         raise BadArchive("is empty")
@@ -148,18 +153,23 @@ def _members(file: zipfile.ZipFile, limits: Limits, packed: int) -> dict[str, zi
     return members
 
 
-def _name(entry: zipfile.ZipInfo) -> str:
-    """The member's name: those that do not say that they are UTF-8 often are, or are in the packer's own code page."""
+def _names(entries: Sequence[zipfile.ZipInfo]) -> list[str]:
+    """The members' names, folders ended by /; old packers write their own code page and do not say so, some write \\ for /."""
+    names = [entry.filename for entry in entries]
+    untold = {index: raw for index, entry in enumerate(entries) if (raw := _raw_name(entry)) is not None}
+    for index, name in zip(untold, decode_names(list(untold.values())), strict=True):
+        names[index] = name
+    return [name if "/" in name else name.replace("\\", "/") for name in names]
+
+
+def _raw_name(entry: zipfile.ZipInfo) -> bytes | None:
+    """A name's bytes where the archive does not say what they mean: zipfile has read them as cp437 then."""
     if entry.flag_bits & _UTF8 or entry.filename.isascii():
-        return entry.filename
+        return None
     try:
-        raw = entry.filename.encode("cp437")
-    except UnicodeEncodeError:
-        return entry.filename
-    try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError:
-        return decode_text(raw)
+        return entry.filename.encode("cp437")
+    except UnicodeEncodeError:  # from Info-ZIP's extra field for Unicode
+        return None
 
 
 def _check_path(name: str) -> None:

@@ -9,9 +9,9 @@ from ctingress.decode_text import decode_text
 from ctingress.refuse import BadRecording
 
 _HEADER = re.compile(
-    rb"^[ \t]*---[ \t]*file[ \t]+type[ \t]*:[ \t]*(CFG|INF|HDR|DAT)(?:[ \t]+(ASCII|BINARY32|BINARY|FLOAT32))?"
-    rb"(?:[ \t]*:[ \t]*(\d+))?[ \t]*---[ \t]*(?:\r\n|\n|\r)",
-    re.IGNORECASE | re.MULTILINE,
+    rb"(?:\A(?:\xef\xbb\xbf)?|(?<=[\r\n]))[ \t]*-{3,}[ \t]*file[ \t]+type[ \t]*:[ \t]*(CFG|INF|HDR|DAT)"
+    rb"(?:[ \t]+(ASCII|BINARY32|BINARY|FLOAT32))?(?:[ \t]*:[ \t]*([0-9]{1,18}))?[ \t]*-{3,}[ \t,]*(?:\r\n|\n|\r|\Z)",
+    re.IGNORECASE,
 )
 
 

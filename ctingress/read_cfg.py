@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
-from datetime import date
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
+from ctingress.read_instants import is_instant, read_instants
 from ctingress.recording import Channel, Config, Rate
 from ctingress.refuse import BadRecording, field_error
+from ctingress.when import offset_seconds
 
-NS = 1_000_000_000
 ENCODINGS = ("ASCII", "BINARY", "BINARY32", "FLOAT32")
 _REVISIONS = {"1991": 1991, "1999": 1999, "2001": 1999, "2013": 2013}  # IEC 60255-24:2001 is C37.111-1999
 _ANALOG, _ANALOG_1991 = 13, 10
 _MOST_CHANNELS = 100_000
 _BLANK = " \t\x00"
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 
 
 class _Lines:
-    """The file's lines, taken one by one; fields are trimmed."""
+    """The file's lines, taken one by one; fields are trimmed. Blank lines count where a line may be blank, else they are passed over."""
 
     def __init__(self, text: str) -> None:
-        self._lines = re.split(r"\r\n|\n|\r", text)
-        while self._lines and not self._lines[-1].strip(" \t\x00\x1a"):
-            self._lines.pop()
+        lines = list(enumerate(re.split(r"\r\n|\n|\r", text), 1))
+        while lines and not lines[-1][1].strip(_BLANK + "\x1a"):
+            lines.pop()
+        if len(lines) > 3 and not any(line.strip(_BLANK) for _, line in lines[1::2]):
+            lines = lines[::2]  # line ends that a transfer has doubled: CR CR LF
+        self._lines = lines
+        self._next = 0
         self.number = 0
 
-    def take(self, what: str) -> list[str]:
+    def take(self, what: str, *, may_be_blank: bool = False) -> list[str]:
         """The next line's fields; raises BadRecording when the file has ended."""
-        if self.number >= len(self._lines):
-            raise BadRecording(f"line {self.number + 1} ({what}): the file ends before it")
-        self.number += 1
-        return [part.strip(_BLANK) for part in self._lines[self.number - 1].split(",")]
+        while not may_be_blank and self._next < len(self._lines) and not self._at(self._next).strip(_BLANK):
+            self._next += 1
+        if self._next >= len(self._lines):
+            last = self._lines[-1][0] if self._lines else 0
+            raise BadRecording(f"line {last + 1} ({what}): the file ends before it")
+        self.number = self._lines[self._next][0]
+        self._next += 1
+        return [part.strip(_BLANK) for part in self._at(self._next - 1).split(",")]
 
     def joined(self, first: int, end: int) -> str:
         """Fields first to end - 1 of the line taken last, with the commas and blanks between them: a name that holds commas."""
-        return ",".join(self._lines[self.number - 1].split(",")[first:end]).strip(_BLANK)
+        return ",".join(self._at(self._next - 1).split(",")[first:end]).strip(_BLANK)
 
-    def peek(self) -> str:
-        """The next line, '' at the end."""
-        return self._lines[self.number] if self.number < len(self._lines) else ""
+    def blank(self) -> bool:
+        """Whether the next line is there and blank."""
+        return self._next < len(self._lines) and not self._at(self._next).strip(_BLANK)
+
+    def ahead(self, count: int = 1) -> str:
+        """The count-th line from here on that is not blank, without commas at its end; '' when there is none."""
+        lines = (line.strip(_BLANK + ",") for _, line in self._lines[self._next :])
+        return next(itertools.islice(filter(None, lines), count - 1, None), "")
+
+    def _at(self, index: int) -> str:
+        return self._lines[index][1]
 
 
 def read_cfg(text: str) -> Config:
@@ -49,16 +67,16 @@ def read_cfg(text: str) -> Config:
     lines = _Lines(text)
     station, device, revision = _head(lines)
     analogs, statuses = _counts(lines)
-    channels = [_analog(lines, position) for position in range(1, analogs + 1)]
-    channels += [_status(lines, position) for position in range(1, statuses + 1)]
+    channels = [_analog(lines, position, revision) for position in range(1, analogs + 1)]
+    channels += [_status(lines, position, revision) for position in range(1, statuses + 1)]
     frequency = _frequency(lines)
     rates = _rates(lines)
-    start, trigger = _instant(lines, "first sample", revision), _instant(lines, "trigger", revision)
+    start, trigger = read_instants(lines, revision)
     encoding = lines.take("file type")[0].upper()
     if encoding not in ENCODINGS:
         raise field_error(lines.number, 1, "file type", encoding, "one of " + ", ".join(ENCODINGS))
     multiplier = _multiplier(lines)
-    codes = _optional(lines, "time code, local code") if revision == 2013 else []
+    codes = _time_codes(lines) if revision == 2013 else []
     quality = _optional(lines, "time quality, leap second") if revision == 2013 else []
     return Config(
         station=station,
@@ -72,15 +90,17 @@ def read_cfg(text: str) -> Config:
         trigger_local_ns=trigger,
         encoding=encoding,
         time_multiplier=multiplier,
-        time_code=codes[0] if codes else None,
-        local_code=codes[1] if len(codes) > 1 else None,
-        time_quality=quality[0] if quality else None,
-        leap_second=quality[1] if len(quality) > 1 else None,
+        time_code=codes[0] or None if codes else None,
+        local_code=codes[1] or None if len(codes) > 1 else None,
+        time_quality=quality[0] or None if quality else None,
+        leap_second=quality[1] or None if len(quality) > 1 else None,
     )
 
 
 def _head(lines: _Lines) -> tuple[str, str, int]:
     fields = lines.take("station, device, revision")
+    while len(fields) > 3 and not fields[-1]:
+        fields.pop()
     if len(fields) >= 3 and (fields[-1] in _REVISIONS or not fields[-1]):
         revision = _REVISIONS[fields[-1]] if fields[-1] else 1991
         return lines.joined(0, len(fields) - 2), fields[-2], revision
@@ -93,7 +113,7 @@ def _counts(lines: _Lines) -> tuple[int, int]:
     fields = lines.take("numbers of channels")
     found = {"A": 0, "D": 0}
     for position, text in enumerate(fields[1:], 2):
-        match = re.fullmatch(r"(\d+)\s*([AaDd])", text)
+        match = re.fullmatch(r"([0-9]{1,9})\s*([AaDd])", text)
         if match is not None:
             found[match.group(2).upper()] = int(match.group(1))
         elif text:
@@ -104,12 +124,10 @@ def _counts(lines: _Lines) -> tuple[int, int]:
     return found["A"], found["D"]
 
 
-def _analog(lines: _Lines, position: int) -> Channel:
+def _analog(lines: _Lines, position: int, revision: int) -> Channel:
     fields = lines.take(f"analog channel {position}")
     line = lines.number
-    while len(fields) > _ANALOG_1991 and not fields[-1] and len(fields) != _ANALOG:
-        fields.pop()
-    tail = 8 if fields[-1].upper() in ("P", "S") or len(fields) >= _ANALOG else 5
+    tail = _numbers_at_end(fields, revision)
     if len(fields) < tail + 5:
         raise BadRecording(
             f"line {line}: analog channel {position} has {len(fields)} fields; it should have {_ANALOG} (1991: {_ANALOG_1991})"
@@ -140,7 +158,29 @@ def _analog(lines: _Lines, position: int) -> Channel:
     )
 
 
-def _status(lines: _Lines, position: int) -> Channel:
+def _numbers_at_end(fields: list[str], revision: int) -> int:
+    """How many fields follow the unit: 8 (a, b, skew, minimum, maximum, primary, secondary, PS), in 1991 the first 5.
+
+    The first form that fits counts, whatever the revision says: recorders mix them. fields loses what follows the last.
+    """
+    while len(fields) > _ANALOG and not fields[-1]:
+        fields.pop()
+    if len(fields) >= _ANALOG and fields[-1].upper() in ("", "P", "S") and _scaled(fields[-8:-1]):
+        return 8
+    while len(fields) > _ANALOG_1991 and not fields[-1]:
+        fields.pop()
+    if len(fields) >= _ANALOG - 1 and _scaled(fields[-7:]):
+        fields.append("")  # PS is left out
+        return 8
+    return 5 if len(fields) <= _ANALOG_1991 or revision == 1991 else 8
+
+
+def _scaled(fields: Sequence[str]) -> bool:
+    """Whether fields are numbers, a and b not left out."""
+    return all(fields[:2]) and all(not text or _NUMBER.fullmatch(text) for text in fields)
+
+
+def _status(lines: _Lines, position: int, revision: int) -> Channel:
     fields = lines.take(f"status channel {position}")
     while len(fields) > 3 and not fields[-1] and len(fields) != 5:
         fields.pop()
@@ -152,23 +192,26 @@ def _status(lines: _Lines, position: int) -> Channel:
     if len(fields) > 2 and last not in ("", "0", "1"):
         raise field_error(lines.number, len(fields), "normal state", last, "0 or 1")
     inner = fields[1:-1] if len(fields) > 2 else fields[1:]
-    # of the fields between number and normal state the last two are phase and circuit
-    name, phase, circuit = (inner[0], "", "") if len(inner) < 3 else (lines.joined(1, len(inner) - 1), *inner[-2:])
+    if len(inner) >= 3:  # of the fields between number and normal state the last two are phase and circuit
+        name, phase, circuit = lines.joined(1, len(inner) - 1), *inner[-2:]
+    elif revision == 1991:
+        name, phase, circuit = lines.joined(1, len(inner) + 1), "", ""
+    else:
+        name, phase, circuit = inner[0], "".join(inner[1:]), ""
     normal = int(last) if len(fields) > 2 and last else None
     return Channel(_index(fields[0], position), "status", name, phase, circuit, normal=normal)
 
 
 def _index(text: str, position: int) -> int:
-    return int(text) if text.isascii() and text.isdigit() and int(text) < 1 << 31 else position
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else position
 
 
 def _number(line: int, field: int, what: str, text: str, absent: float | None) -> float:
     if not text and absent is not None:
         return absent
-    try:
-        number = float(text.replace("_", "?"))
-    except ValueError:
-        raise field_error(line, field, what, text, "a number") from None
+    if not _NUMBER.fullmatch(text):
+        raise field_error(line, field, what, text, "a number")
+    number = float(text)
     if not math.isfinite(number):
         raise field_error(line, field, what, text, "a finite number")
     return number
@@ -179,15 +222,18 @@ def _limit(line: int, field: int, what: str, text: str) -> float | None:
 
 
 def _frequency(lines: _Lines) -> float | None:
-    text = lines.take("line frequency")[0]
+    # a blank line is a frequency left out when the number of rates follows it, of which the next line has the first
+    left_out = lines.blank() and "," in lines.ahead(2)
+    text = lines.take("line frequency", may_be_blank=left_out)[0]
+    text = re.sub(r"\s*Hz$", "", text, flags=re.IGNORECASE)
     return _number(lines.number, 1, "line frequency", text, None) if text else None
 
 
 def _rates(lines: _Lines) -> tuple[Rate, ...]:
     text = lines.take("number of sample rates")[0]
-    if not text.isascii() or not text.isdigit() or int(text) > 100_000:
+    if not re.fullmatch(r"[0-9]{1,5}", text):
         raise field_error(lines.number, 1, "number of sample rates", text, "a whole number")
-    if int(text) == 0 and "/" in lines.peek():
+    if int(text) == 0 and is_instant(lines.ahead()):
         return ()  # without the line that the standard wants after 0
     rates: list[Rate] = []
     for _ in range(max(int(text), 1)):
@@ -203,65 +249,43 @@ def _rates(lines: _Lines) -> tuple[Rate, ...]:
 def _rate(line: int, fields: Sequence[str]) -> Rate:
     if len(fields) < 2:
         raise BadRecording(f"line {line}: has {len(fields)} field; it should have a sample rate and its last sample")
-    try:
-        hz = Decimal(fields[0])
-        right = hz.is_finite() and 0 <= hz <= 10**9
-    except InvalidOperation:
-        right = False
-    if not right:
-        raise field_error(line, 1, "sample rate", fields[0], "a number of Hz from 0 to 10^9")
-    try:
-        end = Decimal(fields[1])
-        whole = end.is_finite() and end == int(end) and 0 < end < 1 << 62
-    except (InvalidOperation, ValueError, OverflowError):
-        whole = False
-    if not whole:
+    hz, end = _exact(fields[0]), _exact(fields[1])
+    if hz is None or not (hz == 0 or Decimal("1e-6") <= hz <= 10**9):
+        raise field_error(line, 1, "sample rate", fields[0], "a number of Hz from 0.000001 to 10^9, or 0")
+    if end is None or not 0 < end < 1 << 62 or end != int(end):
         raise field_error(line, 2, "last sample", fields[1], "a whole number, counted from 1")
     return Rate(format(hz, "f"), int(end))
 
 
-def _instant(lines: _Lines, what: str, revision: int) -> int:
-    """ns since 1970-01-01T00:00:00 of the recorder's clock; 1991 writes the month first, later revisions the day."""
-    fields = lines.take(f"date and time of {what}")
-    line = lines.number
-    day = re.fullmatch(r"(\d{1,2})[/.-](\d{1,2})[/.-](\d{4}|\d{2})", fields[0])
-    form = "mm/dd/yyyy" if revision == 1991 else "dd/mm/yyyy"
-    if day is None:
-        raise field_error(line, 1, f"date of {what}", fields[0], form)
-    one, two, year = int(day.group(1)), int(day.group(2)), int(day.group(3))
-    if len(day.group(3)) == 2:
-        year += 1900 if year >= 70 else 2000
-    month, number = (one, two) if revision == 1991 else (two, one)
-    if month > 12 >= number:
-        month, number = number, month  # the other order is the only one that is a date
-    try:
-        days = date(year, month, number).toordinal() - date(1970, 1, 1).toordinal()
-    except ValueError:
-        raise field_error(line, 1, f"date of {what}", fields[0], f"a date, {form}") from None
-    text = fields[1] if len(fields) > 1 else ""
-    clock = re.fullmatch(r"(\d{1,2}):(\d{1,2}):(\d{1,2})(?:[.](\d*))?", text)
-    if clock is None:
-        raise field_error(line, 2, f"time of {what}", text, "hh:mm:ss with up to nine decimals")
-    hours, minutes, seconds = int(clock.group(1)), int(clock.group(2)), int(clock.group(3))
-    if hours > 24 or minutes > 59 or seconds > 60 or (hours == 24 and (minutes or seconds)):
-        raise field_error(line, 2, f"time of {what}", text, "a time of day")
-    fraction = int((clock.group(4) or "").ljust(9, "0")[:9])
-    return (days * 86_400 + hours * 3600 + minutes * 60 + seconds) * NS + fraction
+def _exact(text: str) -> Decimal | None:
+    """The number as written; None when it is none, or one with more digits than any recorder writes."""
+    if len(text) > 60 or not _NUMBER.fullmatch(text):
+        return None
+    number = Decimal(text)
+    return number if number == 0 or -40 < number.adjusted() < 40 else None
 
 
 def _multiplier(lines: _Lines) -> str:
-    text = (_optional(lines, "time stamp multiplier") or [""])[0]
+    if "," in lines.ahead():  # left out, or blank: the time codes follow
+        if lines.blank():
+            lines.take("time stamp multiplier", may_be_blank=True)
+        return "1"
+    text = lines.take("time stamp multiplier")[0] if lines.ahead() else ""
     if not text:
         return "1"
-    try:
-        number = Decimal(text)
-        right = number.is_finite() and 0 < number < 10**12
-    except InvalidOperation:
-        right = False
-    if not right:
+    number = _exact(text)
+    if number is None or not Decimal("1e-12") <= number < 10**12:
         raise field_error(lines.number, 1, "time stamp multiplier", text, "a positive number")
     return format(number, "f")
 
 
+def _time_codes(lines: _Lines) -> list[str]:
+    fields = _optional(lines, "time code, local code")
+    code = fields[0] if fields else ""
+    if code and code.lower() != "x" and offset_seconds(code) is None:
+        raise field_error(lines.number, 1, "time code", code, "an offset like 0, -4 or -5h30, or x")
+    return fields
+
+
 def _optional(lines: _Lines, what: str) -> list[str]:
-    return lines.take(what) if lines.peek() else []
+    return lines.take(what, may_be_blank=True) if lines.ahead() else []

@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import codecs
+import itertools
 import re
 from collections.abc import Sequence
+from decimal import Decimal, InvalidOperation
 
 import numpy as np
 import numpy.typing as npt
 
 from ctingress.recording import Config, Samples
 from ctingress.refuse import BadRecording, field_error
-from ctingress.when import sample_offsets
+from ctingress.when import Stamps, sample_offsets
 
 Floats = npt.NDArray[np.float64]
 
 _KINDS = {"BINARY": "<i2", "BINARY32": "<i4", "FLOAT32": "<f4"}
+_BLANK = " \t\x00\x1a"
+_ROWS_AT_ONCE = 20_000
+_MISSING_ASCII = 99999.0
+_MOST_DECIMALS = 9
 _MISSING_STAMP = 0xFFFFFFFF
 _MISSING_FLOAT = np.float32(-3.4028234663852886e38)
 
 
 def read_dat(data: bytes, config: Config) -> Samples:
     """The samples of a DAT file, scaled, in the config's order of channels. Raises BadRecording naming line or byte."""
-    raw, statuses, stamps = _ascii(data, config) if config.encoding == "ASCII" else _binary(data, config)
+    values, stamps = _ascii(data, config) if config.encoding == "ASCII" else _binary(data, config)
+    if config.total_samples is not None and len(stamps.counts) < config.total_samples:
+        raise BadRecording(
+            f"the DAT file holds {len(stamps.counts)} samples; by the CFG file there should be {config.total_samples}: it is cut off"
+        )
     analogs = [channel for channel in config.channels if channel.kind == "analog"]
     with np.errstate(over="ignore", invalid="ignore"):
-        for row, channel in enumerate(analogs):
-            raw[row] = raw[row] * channel.a + channel.b
-    raw[~np.isfinite(raw)] = np.nan
-    offsets = sample_offsets(config, len(stamps), stamps)
-    return Samples(np.concatenate([raw, statuses]), offsets)
+        for row, channel in zip(values, analogs, strict=False):
+            row *= channel.a
+            row += channel.b
+            row[~np.isfinite(row)] = np.nan
+    return Samples(values, sample_offsets(config, stamps))
 
 
 def _split(config: Config) -> tuple[int, int]:
@@ -36,13 +47,17 @@ def _split(config: Config) -> tuple[int, int]:
     return analogs, len(config.channels) - analogs
 
 
-def _binary(data: bytes, config: Config) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+def _binary(data: bytes, config: Config) -> tuple[Floats, Stamps]:
     analogs, statuses = _split(config)
     kind = np.dtype(_KINDS[config.encoding])
     words = (statuses + 15) // 16
     row = np.dtype([("n", "<u4"), ("stamp", "<u4"), ("analog", kind, (analogs,)), ("status", "<u2", (words,))])
-    if len(data) % row.itemsize == 1 and data.endswith(b"\x1a"):
-        data = data[:-1]  # the end-of-file mark of old systems
+    told = (config.total_samples or 0) * row.itemsize
+    if told and not data[told:].strip(b"\0\x1a"):
+        data = data[:told]  # filled up to whole blocks
+    rest = len(data) % row.itemsize
+    if rest and not data[-rest:].strip(b"\r\n\x1a"):
+        data = data[:-rest]  # a line end, or the end-of-file mark of old systems
     if len(data) % row.itemsize:
         raise BadRecording(
             f"the DAT file has {len(data)} bytes, {len(data) % row.itemsize} more than {len(data) // row.itemsize} samples of "
@@ -50,14 +65,16 @@ def _binary(data: bytes, config: Config) -> tuple[Floats, Floats, npt.NDArray[np
             "the CFG file's channels are not its own"
         )
     table = np.frombuffer(data, row)
-    raw = table["analog"].T.astype(np.float64)
-    raw[np.asarray(_missing(table["analog"].T, config))] = np.nan
-    bits = table["status"].astype(np.uint16)
-    state = [(bits[:, index // 16] >> (index % 16)) & 1 for index in range(statuses)]
-    columns = np.array(state, np.float64).reshape(statuses, len(table))
+    values = np.empty((analogs + statuses, len(table)), np.float64)
+    for index in range(analogs):
+        raw = table["analog"][:, index]
+        values[index] = raw
+        values[index][_missing(raw, config)] = np.nan
+    for index in range(statuses):
+        values[analogs + index] = table["status"][:, index // 16] >> np.uint16(index % 16) & np.uint16(1)
     stamps = table["stamp"].astype(np.int64)
     absent = stamps == _MISSING_STAMP
-    return raw, columns, np.where(absent, -1, _unwrapped(stamps, absent))
+    return values, Stamps(np.where(absent, -1, _unwrapped(stamps, absent)))
 
 
 def _missing(raw: npt.NDArray[np.generic], config: Config) -> npt.NDArray[np.bool_]:
@@ -78,48 +95,92 @@ def _unwrapped(stamps: npt.NDArray[np.int64], absent: npt.NDArray[np.bool_]) -> 
     return result
 
 
-def _ascii(data: bytes, config: Config) -> tuple[Floats, Floats, npt.NDArray[np.int64]]:
+def _ascii(data: bytes, config: Config) -> tuple[Floats, Stamps]:
     analogs, statuses = _split(config)
+    text = data.decode(
+        "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin-1", "replace"
+    )
+    rows = ((number, line) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1) if line.strip(_BLANK))
+    blocks: list[Floats] = []
+    lines: list[int] = []
+    stamps: list[str] = []
+    while taken := list(itertools.islice(rows, _ROWS_AT_ONCE)):
+        numbers, columns = _columns(taken, analogs, statuses)
+        lines += numbers
+        stamps += columns[1]
+        block = [_analog(numbers, column, 3 + i, config) for i, column in enumerate(columns[2 : 2 + analogs])]
+        block += [_status(numbers, column, 3 + analogs + i) for i, column in enumerate(columns[2 + analogs :])]
+        blocks.append(np.array(block))
+    return np.concatenate(blocks, axis=1), _stamps(lines, stamps)
+
+
+def _columns(rows: Sequence[tuple[int, str]], analogs: int, statuses: int) -> tuple[list[int], list[tuple[str, ...]]]:
+    """The lines' numbers, and their fields by column."""
     width = 2 + analogs + statuses
-    lines = re.split(r"\r\n|\n|\r", data.decode("latin-1").rstrip("\r\n\t \x00\x1a"))
-    rows = []
-    for number, line in enumerate(lines, 1):
-        fields = [field.strip() for field in line.split(",")]
-        if len(fields) == width + 1 and not fields[-1]:
+    numbers, table = [], []
+    for number, line in rows:
+        fields = line.split(",")
+        while len(fields) > width and not fields[-1].strip(_BLANK):
             fields.pop()
         if len(fields) != width:
             raise BadRecording(
                 f"DAT line {number} has {len(fields)} fields; it should have {width} "
                 f"(number, time stamp, {analogs} analog, {statuses} status)"
             )
-        rows.append(fields)
-    columns = list(zip(*rows, strict=True))
-    stamps = _column(columns[1], 2, "time stamp", {"": -1.0})
-    missing = {"": np.nan} if config.revision == 1991 else {"": np.nan, "99999": np.nan}
-    raw = [_column(column, 3 + i, "analog value", missing) for i, column in enumerate(columns[2 : 2 + analogs])]
-    state = [_status(column, 3 + analogs + i) for i, column in enumerate(columns[2 + analogs :])]
-    shape = (-1, len(rows))
-    return np.array(raw).reshape(shape), np.array(state).reshape(shape), np.floor(stamps).astype(np.int64)
+        numbers.append(number)
+        table.append(fields)
+    if any(sign in line for _, line in rows for sign in _BLANK):
+        table = [[field.strip(_BLANK) for field in fields] for fields in table]
+    return numbers, list(zip(*table, strict=True))
 
 
-def _column(texts: Sequence[str], field: int, what: str, instead: dict[str, float]) -> Floats:
+def _stamps(lines: Sequence[int], texts: Sequence[str]) -> Stamps:
+    """Time stamps as they are written, without rounding; those that are left out or no time are -1."""
     try:
-        return np.array([instead[text] if text in instead else float(text) for text in texts], np.float64)
+        return Stamps(np.array([int(text) if text else -1 for text in texts], np.int64))
+    except (ValueError, OverflowError):
+        pass
+    numbers = []
+    for line, text in zip(lines, texts, strict=True):
+        try:
+            numbers.append(Decimal(text or "-1"))
+        except InvalidOperation:
+            raise _in_dat(line, 2, "time stamp", text, "a number") from None
+    exponents = [int(number.as_tuple().exponent) for number in numbers if number.is_finite()]
+    decimals = min(max(0, -min(exponents, default=0)), _MOST_DECIMALS)
+    largest = Decimal(10) ** (18 - decimals)
+    fitting = (number if number.is_finite() and 0 <= number < largest else Decimal(-1) for number in numbers)
+    return Stamps(
+        np.array([int(number.scaleb(decimals)) if number >= 0 else -1 for number in fitting], np.int64), decimals
+    )
+
+
+def _analog(lines: Sequence[int], texts: Sequence[str], field: int, config: Config) -> Floats:
+    try:
+        values = np.array([float(text or "nan") for text in texts], np.float64)
     except ValueError:
-        for line, text in enumerate(texts, 1):
-            try:
-                instead.get(text) or float(text)
-            except ValueError:
-                raise _in_dat(line, field, what, text, "a number") from None
-        raise
+        line, text = next(one for one in zip(lines, texts, strict=True) if one[1] and not _is_number(one[1]))
+        raise _in_dat(line, field, "analog value", text, "a number") from None
+    if config.revision != 1991:
+        values[values == _MISSING_ASCII] = np.nan
+    return values
 
 
-def _status(texts: Sequence[str], field: int) -> Floats:
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _status(lines: Sequence[int], texts: Sequence[str], field: int) -> Floats:
     known = {"0": 0.0, "1": 1.0, "": np.nan}
-    for line, text in enumerate(texts, 1):
-        if text not in known:
-            raise _in_dat(line, field, "status", text, "0 or 1")
-    return np.array([known[text] for text in texts], np.float64)
+    try:
+        return np.array([known[text] for text in texts], np.float64)
+    except KeyError:
+        line, text = next(one for one in zip(lines, texts, strict=True) if one[1] not in known)
+        raise _in_dat(line, field, "status", text, "0 or 1") from None
 
 
 def _in_dat(line: int, field: int, what: str, text: str, right: str) -> BadRecording:

@@ -49,7 +49,8 @@ class Rate:
 
 @dataclass(frozen=True)
 class Config:
-    """A CFG file. start_local_ns, trigger_local_ns: as written, in ns since 1970-01-01T00:00:00 of the recorder's clock.
+    """A CFG file. start_local_ns, trigger_local_ns: as written, in ns since 1970-01-01T00:00:00 of the recorder's clock;
+    no trigger: None.
 
     time_code: as the 2013 revision writes it (-5h30), or None; rates: empty when samples carry time stamps only.
     """
@@ -62,7 +63,7 @@ class Config:
     rates: tuple[Rate, ...]
     total_samples: int | None
     start_local_ns: int
-    trigger_local_ns: int
+    trigger_local_ns: int | None
     encoding: str
     time_multiplier: str = "1"
     time_code: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -16,36 +17,49 @@ from ctingress.refuse import BadRecording
 
 NS = 1_000_000_000
 _INT64 = 1 << 63
-_OFFSET = re.compile(r"([+-]?)(\d{1,2})(?:h(\d{1,2})|:(\d{2}))?")
+LONGEST_NS = 1 << 62
+"""Longer than from BTrDB's first instant to its last."""
+_OFFSET = re.compile(r"([+-]?)([0-9]{1,2})(?:h([0-9]{0,2})|:([0-9]{2}))?")
 
 Offsets = npt.NDArray[np.int64]
 
 
-def sample_offsets(config: Config, count: int, stamps: Offsets) -> Offsets:
+@dataclass(frozen=True)
+class Stamps:
+    """A DAT file's time stamps, one per sample. counts: in 10^-decimals microseconds, before the multiplier; -1: none."""
+
+    counts: Offsets
+    decimals: int = 0
+
+
+def sample_offsets(config: Config, stamps: Stamps) -> Offsets:
     """ns from the recording's start, one per sample.
 
     Sample k of a rate segment stands at its start + floor(k x 10^9 / rate), exactly, and the next segment goes on from there;
-    where the rate is 0, at its time stamp x the time stamp multiplier. stamps: int64 as in the DAT file (microseconds before
-    the multiplier), -1 where there is none. Samples beyond the last segment belong to it. Raises BadRecording.
+    where the rate is 0, at its time stamp x the time stamp multiplier. Samples beyond the last segment belong to it.
+    Raises BadRecording.
     """
+    count = len(stamps.counts)
     offsets = np.zeros(count, np.int64)
     begin, start = 0, 0
-    rates = config.rates or ()
-    for number, rate in enumerate(rates):
-        end = count if number == len(rates) - 1 else min(rate.end_sample, count)
+    for number, rate in enumerate(config.rates):
+        end = count if number == len(config.rates) - 1 else min(rate.end_sample, count)
         if begin >= end:
             break
         hz = Fraction(rate.hz)
         if hz == 0:
-            offsets[begin:end] = _stamped(config, stamps[begin:end], begin)
+            offsets[begin:end] = _stamped(config, stamps, begin, end)
             if end < count:
-                start = int(_stamped(config, stamps[end : end + 1], end)[0])
+                start = int(_stamped(config, stamps, end, end + 1)[0])
         else:
+            after = start + (end - begin) * NS * hz.denominator // hz.numerator
+            if after > LONGEST_NS:
+                raise BadRecording(f"{end - begin} samples at {rate.hz} Hz last longer than BTrDB has room for")
             offsets[begin:end] = start + _even(end - begin, hz)
-            start += (end - begin) * NS * hz.denominator // hz.numerator
+            start = after
         begin = end
-    if not rates:
-        offsets[:] = _stamped(config, stamps, 0)
+    if not config.rates:
+        offsets[:] = _stamped(config, stamps, 0, count)
     return offsets
 
 
@@ -59,16 +73,24 @@ def _even(count: int, hz: Fraction) -> Offsets:
     return np.array([k * NS * q // p for k in range(count)], np.int64)
 
 
-def _stamped(config: Config, stamps: Offsets, first: int) -> Offsets:
-    missing = np.flatnonzero(stamps < 0)
+def _stamped(config: Config, stamps: Stamps, begin: int, end: int) -> Offsets:
+    counts = stamps.counts[begin:end]
+    missing = np.flatnonzero(counts < 0)
     if len(missing):
         raise BadRecording(
-            f"sample {first + int(missing[0]) + 1} has no time stamp, and the sample rate is 0: when it was taken is not known"
+            f"sample {begin + int(missing[0]) + 1} has no time stamp that could be one, and the sample rate is 0: "
+            "when it was taken is not known"
         )
-    scale = Fraction(config.time_multiplier) * 1000
-    if len(stamps) and int(stamps.max()) * scale.numerator >= _INT64:
-        return np.array([int(stamp) * scale.numerator // scale.denominator for stamp in stamps], np.int64)
-    return np.asarray(stamps * scale.numerator // scale.denominator, np.int64)
+    scale = Fraction(config.time_multiplier) * 1000 / 10**stamps.decimals
+    largest = int(counts.max(initial=0))
+    if largest * scale > LONGEST_NS:
+        raise BadRecording(
+            f"sample {begin + int(counts.argmax()) + 1} stands {float(largest * scale / NS):g} s after the first by its time stamp "
+            "and the multiplier: longer than BTrDB has room for"
+        )
+    if largest * scale.numerator >= _INT64:
+        return np.array([int(one) * scale.numerator // scale.denominator for one in counts], np.int64)
+    return np.asarray(counts * scale.numerator // scale.denominator, np.int64)
 
 
 def start_utc_ns(config: Config, name: str, option: str | None) -> tuple[int, str, str]:

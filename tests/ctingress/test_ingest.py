@@ -272,6 +272,27 @@ def test_a_collection_whose_name_another_stream_holds_is_not_written_and_not_pub
     assert events(broker) == []
 
 
+def test_a_recording_that_tells_no_trigger_has_none_in_its_event(
+    conn: Any, broker: MemoryBroker, make_zip: MakeZip, cfg: Cfg, prefix: str
+) -> None:
+    run(make_zip({"a.cfg": cfg(trigger="00/00/0000,00:00:00"), "a.dat": DAT}), conn, broker, prefix=prefix)
+
+    assert events(broker)[0]["Recordings"][0]["TriggerNs"] is None
+
+
+def test_start_and_end_are_the_earliest_and_latest_sample_whatever_their_order(
+    conn: Any, broker: MemoryBroker, make_zip: MakeZip, cfg: Cfg, prefix: str
+) -> None:
+    dat = b"1,500,10,0\r\n2,2000,20,1\r\n3,1000,30,0\r\n"
+
+    run(make_zip({"a.cfg": cfg(rates=["0", "0,3"]), "a.dat": dat}), conn, broker, prefix=prefix)
+
+    (event,) = events(broker)
+    stream = streams_of(conn, event)["IA"]
+    told = event["DataSets"][0]["Streams"][0]
+    assert (told["StartNs"], told["EndNs"]) == (stream.earliest()[0].time, stream.latest()[0].time)
+
+
 @pytest.mark.skipif(not FIELD.exists(), reason="there are no field recordings beside this clone")
 def test_field_recordings_come_in_whole(conn: Any, broker: MemoryBroker, prefix: str) -> None:
     run(FIELD, conn, broker, prefix=prefix, largest=8 * MIB)
@@ -317,6 +338,16 @@ def test_the_command_says_what_is_wrong_with_how_it_was_called(command: Any, tmp
     assert command(str(tmp_path / "none.zip")).returncode == 1
 
 
+def test_the_command_says_in_one_line_that_btrdb_refuses_the_key(command: Any, tmp_path: Path) -> None:
+    refused = command(str(tmp_path / "a.zip"), BTRDB_API_KEY="wrong")
+
+    assert refused.returncode == 1
+    assert len(refused.stderr.splitlines()) == 1
+    assert (
+        "invalid api key (UNAUTHENTICATED); nothing was written" in refused.stderr and "BTRDB_API_KEY" in refused.stderr
+    )
+
+
 def test_the_command_publishes_to_a_real_kafka(
     command: Any, kafka_bootstrap: str, make_zip: MakeZip, cfg: Cfg, prefix: str
 ) -> None:
@@ -341,6 +372,7 @@ def test_the_command_publishes_to_a_real_kafka(
     )
 
     assert ended.returncode == 0, ended.stderr
+    assert ended.stderr == "", "what libraries log is not for people"
     assert "UTC ASSUMED" in ended.stdout and f"RequestID {given}" in ended.stdout
     found: list[dict[str, Any]] = []
     while not any(event["RequestID"] == given for event in found):

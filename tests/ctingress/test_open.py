@@ -72,10 +72,54 @@ def test_header_and_information_files_come_with_it(cfg: Any, make_zip: Any) -> N
         ("Umspannwerk S\xfcd, Wächter", "cp1252"),
         ("Подстанция Северная, линия 4", "cp1251"),
         ("Poste Évron été", "utf-8"),
+        ("Größe", "cp1252"),
+        ("São João", "cp1252"),
+        ("Poste n° 4", "cp1252"),
+        ("Łódź Główna", "cp1250"),
+        ("Север", "cp1251"),
+        ("Ток фазы А", "cp866"),
+        ("変電所", "cp932"),
+        ("東京変電所 電圧", "shift_jis"),
+        ("500kV 变电站", "gb18030"),
+        ("线路一 电压", "gb18030"),
+        ("變電所", "big5"),
+        ("변전소", "cp949"),
+        ("Υποσταθμός", "cp1253"),
     ],
 )
 def test_text_is_utf_8_or_a_legacy_code_page(text: str, page: str) -> None:
     assert decode_text(text.encode(page)) == text
+    around = f"North,R,1999\r\n2,2A,0D\r\n1,{text},A,Line 4,kV,0.5,1,0,-32767,32767,1200,5,S\r\n60\r\n1\r\n1000,3\r\n"
+    assert decode_text(around.encode(page)) == around
+
+
+@pytest.mark.parametrize("page", ["utf-8", "cp437", "cp932", "gb18030"])
+def test_file_names_are_in_the_code_page_of_whoever_packed_them(cfg: Any, make_zip: Any, page: str) -> None:
+    name = {"cp932": "変電所", "gb18030": "变电站"}.get(page, "Größe")
+    raw = name.encode(page)
+    path = make_zip({"Z" * len(raw) + ".cfg": cfg(), "Z" * len(raw) + ".DAT": DAT})
+    path.write_bytes(path.read_bytes().replace(b"Z" * len(raw), raw))
+    assert read_all(path) == {f"/{name}.cfg": "North"}
+
+
+def test_folders_may_be_written_as_windows_writes_them(cfg: Any, make_zip: Any) -> None:
+    assert read_all(make_zip({"a\\b\\x.cfg": cfg(), "a\\b\\x.dat": DAT})) == {"/a/b/x.cfg": "North"}
+
+
+def test_two_members_of_one_name_are_refused(cfg: Any, make_zip: Any) -> None:
+    with pytest.warns(UserWarning, match="Duplicate name"):
+        path = make_zip({"a.cfg": cfg(), "a.dat": DAT})
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("a.dat", DAT)
+    with pytest.raises(BadArchive, match=r"two members called 'a\.dat'"):
+        open_archive(path)
+
+
+def test_a_note_of_macos_is_called_so(make_zip: Any, cfg: Any) -> None:
+    found = read_all(
+        make_zip({"a.cfg": cfg(), "a.dat": DAT, "__MACOSX/._a.cfg": b"\0\5\x16\7", "__MACOSX/._a.dat": b"\0\5\x16\7"})
+    )
+    assert "macOS's own note" in str(found["/__MACOSX/._a.cfg"])
 
 
 def test_a_byte_order_mark_is_no_part_of_the_station(cfg: Any, make_zip: Any) -> None:
@@ -136,6 +180,37 @@ def test_a_damaged_member_is_its_recordings_error(cfg: Any, make_zip: Any) -> No
     found = read_all(path)
     assert "a.dat cannot be unpacked" in str(found["/a.cfg"])
     assert found["/b.cfg"] == "North"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda data: b"\xef\xbb\xbf" + data,
+        lambda data: data.replace(b"\r\n", b"\r"),
+        lambda data: data.replace(b"\r\n", b"\n"),
+        lambda data: data.replace(b" ---\r\n", b" ----,,\r\n").replace(b"--- file type: ", b"----  FILE TYPE :"),
+        lambda data: data.replace(b"--- file", b"\r\n--- file"),
+        lambda data: data.replace(b"DAT ASCII", b"DAT"),
+    ],
+    ids=["byte order mark", "CR alone", "LF alone", "longer separators", "blank lines", "no encoding"],
+)
+def test_a_cff_is_read_however_its_separators_are_written(cfg: Any, make_zip: Any, change: Any) -> None:
+    head = (
+        "--- file type: CFG ---\r\n"
+        + cfg(head="N,R,2013")
+        + "--- file type: INF ---\r\n--- file type: HDR ---\r\nseen\r\n"
+    )
+    whole = head.encode() + b"--- file type: DAT ASCII ---\r\n" + DAT
+    with open_archive(make_zip({"a.cff": change(whole)})) as archive:
+        _, samples, hdr, _ = next(archive.data_sets()).read()
+    assert samples.values.tolist() == [[6.0, 11.0, 16.0], [0.0, 1.0, 0.0]]
+    assert hdr is not None and hdr.strip() == "seen"
+
+
+def test_a_binary_cff_without_its_length_may_end_with_a_line_end(cfg: Any, make_zip: Any) -> None:
+    head = "--- file type: CFG ---\r\n" + cfg(head="N,R,2013", encoding="BINARY") + "--- file type: DAT BINARY ---\r\n"
+    found = read_all(make_zip({"a.cff": head.encode() + b"\1" * 36 + b"\r\n"}))
+    assert found == {"/a.cff": "N"}
 
 
 def test_a_cff_that_lacks_a_section_or_is_cut_off_says_so(cfg: Any, make_zip: Any) -> None:

@@ -63,7 +63,12 @@ def test_fractions_of_a_second_are_exact_to_the_nanosecond(cfg: Any, fraction: s
     [
         "10-06-2020,22:59:10.35",
         "10/06/20,22:59:10.35",
-        "06/10/2020,22:59:10.35"[:0] + "10.06.2020,22:59:10.35",
+        "10.06.2020,22:59:10.35",
+        "2020-06-10,22:59:10.35",
+        "2020/6/10,22:59:10.35",
+        "10/06/2020,22:59:10,35",
+        "10/06/2020 22:59:10.35",
+        "10/06/2020,22:59:10.35,",
         " 10/6/2020 , 22:59:10.35 ",
     ],
 )
@@ -75,6 +80,85 @@ def test_a_day_above_12_in_the_months_place_is_the_day(cfg: Any) -> None:
     first = read_cfg(cfg(start="23/06/2020,00:00:00"))
     assert read_cfg(cfg(start="06/23/2020,00:00:00")).start_local_ns == first.start_local_ns
     assert read_cfg(cfg(head="North,Relay", start="23/06/2020,00:00:00")).start_local_ns == first.start_local_ns
+
+
+def test_both_dates_of_a_file_are_written_in_the_same_order(cfg: Any) -> None:
+    wrong_way = read_cfg(cfg(start="06/12/2020,23:59:59.9", trigger="06/13/2020,00:00:00.1"))
+    right_way = read_cfg(cfg(start="12/06/2020,23:59:59.9", trigger="13/06/2020,00:00:00.1"))
+    assert wrong_way.start_local_ns == right_way.start_local_ns
+    assert wrong_way.trigger_local_ns == right_way.trigger_local_ns == right_way.start_local_ns + 200_000_000
+
+
+@pytest.mark.parametrize("trigger", [",", "", "00/00/0000,00:00:00.000000"])
+def test_a_recorder_may_tell_no_trigger(cfg: Any, trigger: str) -> None:
+    text = cfg(trigger=trigger or ",")
+    assert read_cfg(text).trigger_local_ns is None
+
+
+@pytest.mark.parametrize(
+    ("head", "station", "device", "revision"),
+    [
+        ("North,Relay,1999,", "North", "Relay", 1999),
+        ("North, East,Relay,1999,,", "North, East", "Relay", 1999),
+        (",,1999", "", "", 1999),
+        ("North,Relay,", "North", "Relay", 1991),
+    ],
+)
+def test_commas_at_the_end_of_the_first_line_change_nothing(
+    cfg: Any, head: str, station: str, device: str, revision: int
+) -> None:
+    config = read_cfg(cfg(head=head))
+    assert (config.station, config.device, config.revision) == (station, device, revision)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1,IA,A,Line 4,A,0.5,1,0,-32767,32767,1200,5,S,",
+        "1,IA,A,Line 4,A,0.5,1,0,-32767,32767,1200,5,",
+        "1,IA,A,Line 4,A,0.5,1,0,-32767,32767,1200,5",
+        "1,IA,A,Line 4,A,0.5,1,0,-32767,32767",
+        "1,IA,A,Line 4,A,0.5,1,,,,,,",
+    ],
+)
+@pytest.mark.parametrize("head", ["N,R", "N,R,1999"])
+def test_an_analog_channel_may_leave_out_what_the_other_revision_has_not(cfg: Any, head: str, line: str) -> None:
+    (channel, _) = read_cfg(cfg(head=head, analogs=[line], start="01/01/2020,00:00:00")).channels
+    assert (channel.name, channel.phase, channel.unit, channel.a, channel.b) == ("IA", "A", "A", 0.5, 1.0)
+
+
+def test_an_analog_channel_that_fits_no_revision_is_refused_not_guessed(cfg: Any) -> None:
+    with pytest.raises(BadRecording, match="line 3: analog channel 1 has 11 fields; it should have 13"):
+        read_cfg(cfg(analogs=["1,IA,A,Line 4,A,0.5,1,0,-32767,32767,1200"]))
+
+
+def test_names_of_1991_may_hold_many_commas(cfg: Any) -> None:
+    text = cfg(head="N,R", analogs=["1,IA, east, north,x,A,Line,A,0.5,1,0,-1,1"], statuses=["1,TRIP, zone 2,0"])
+    assert [channel.name for channel in read_cfg(text).channels] == ["IA, east, north,x", "TRIP, zone 2"]
+
+
+def test_lines_that_a_transfer_doubled_are_read(cfg: Any) -> None:
+    text = cfg(head="N,R,2013", frequency="", tail=("1", "-5h30,x", "B,0"))
+    assert read_cfg(text.replace("\r\n", "\r\r\n")) == read_cfg(text)
+
+
+def test_blank_lines_between_are_passed_over_and_an_error_still_names_the_line(cfg: Any) -> None:
+    blank = "\r\n" + cfg().replace("1000,3\r\n", "\r\n\r\n1000,3\r\n\r\n")
+    assert read_cfg(blank) == read_cfg(cfg())
+    with pytest.raises(BadRecording, match="line 14, field 1 \\(file type\\)"):
+        read_cfg(blank.replace("ASCII", "?"))
+
+
+def test_a_line_left_blank_is_a_value_left_out(cfg: Any) -> None:
+    config = read_cfg(cfg(head="N,R,2013", frequency="", tail=("", "-5h30,x", "B,0")))
+    assert (config.line_frequency_hz, config.time_multiplier, config.time_code) == (None, "1", "-5h30")
+    assert read_cfg(cfg(head="N,R,2013", tail=("1", "", "B,3"))).time_quality == "B"
+    assert read_cfg(cfg(head="N,R,2013", tail=("-5h30,x",))).time_code == "-5h30"
+    assert read_cfg(cfg(frequency="60 Hz,")).line_frequency_hz == 60.0
+
+
+def test_without_a_rate_the_dates_may_follow_at_once_however_they_are_written(cfg: Any) -> None:
+    assert read_cfg(cfg(rates=["0"], start="10-06-2020,22:59:10.35")).rates == ()
 
 
 def test_names_may_hold_commas_hashes_and_spaces(cfg: Any) -> None:
@@ -125,6 +209,12 @@ def test_several_rates_and_none(cfg: Any) -> None:
         ({"start": "10/06/2020,25:00:00"}, "line 8, field 2 \\(time of first sample\\)"),
         ({"trigger": "10/06/2020"}, "line 9, field 2 \\(time of trigger\\)"),
         ({"encoding": "BINARY64"}, "line 10, field 1 \\(file type\\): is 'BINARY64'"),
+        ({"start": "10/06/9999,00:00:00"}, "line 8, field 1 .*should be in the years 1934 to 2078"),
+        ({"rates": ["1", "1e-999999,3"]}, "line 7, field 1 \\(sample rate\\)"),
+        ({"rates": ["1", "1000,1e999999999"]}, "line 7, field 2 \\(last sample\\)"),
+        ({"rates": ["9" * 5000, "1000,3"]}, "line 6, field 1 \\(number of sample rates\\)"),
+        ({"head": "N,R,2013", "tail": ("1", "EST,0", "0,0")}, "line 12, field 1 \\(time code\\): is 'EST'"),
+        ({"tail": ("1e-999999",)}, "line 11, field 1 \\(time stamp multiplier\\)"),
         ({"tail": ("none",)}, "line 11, field 1 \\(time stamp multiplier\\)"),
     ],
 )

@@ -44,6 +44,7 @@ def test_in_1991_99999_is_a_value(cfg: Any) -> None:
             start="06/10/2020,00:00:00",
             trigger="06/10/2020,00:00:00",
             tail=(),
+            rates=["1", "1000,2"],
         )
     )
     assert read_dat(b"1,0,99999,0\n2,1,,0\n", config).values[0].tolist()[0] == 99999.0
@@ -54,7 +55,7 @@ def test_in_1991_99999_is_a_value(cfg: Any) -> None:
     [("BINARY", "<IIhhHH", -32768), ("BINARY32", "<IIiiHH", -(2**31)), ("FLOAT32", "<IIffHH", -3.4028234663852886e38)],
 )
 def test_binary_values_status_bits_and_sentinels(cfg: Any, encoding: str, kind: str, missing: float) -> None:
-    config = read_cfg(cfg(head="N,R,2013", analogs=TWO, statuses=MANY, encoding=encoding))
+    config = read_cfg(cfg(head="N,R,2013", analogs=TWO, statuses=MANY, encoding=encoding, rates=["1", "1000,2"]))
     data = binary(kind, [(1, 0, 10, missing, 0b1000000000000001, 0b10), (2, 1000, -10, 4, 0, 0b01)])
     samples = read_dat(data, config)
     assert samples.values[0].tolist() == [6.0, -4.0]
@@ -70,6 +71,7 @@ def test_the_sentinel_of_1991_is_ffff(cfg: Any) -> None:
             head="N,R",
             analogs=["1,IA,A,,A,1,0,0,-1,1"],
             statuses=[],
+            rates=["1", "1000,2"],
             encoding="BINARY",
             start="06/10/2020,00:00:00",
             trigger="06/10/2020,00:00:00",
@@ -100,10 +102,58 @@ def test_ascii_that_is_wrong_is_refused_with_line_and_field(cfg: Any, data: byte
 
 
 def test_a_binary_file_that_is_cut_off_is_refused(cfg: Any) -> None:
-    config = read_cfg(cfg(analogs=TWO, statuses=MANY, encoding="BINARY"))
+    config = read_cfg(cfg(analogs=TWO, statuses=MANY, encoding="BINARY", rates=["1", "1000,2"]))
     with pytest.raises(BadRecording, match="33 bytes, 1 more than 2 samples of 16"):
-        read_dat(b"\0" * 33, config)
-    assert read_dat(b"\0" * 32 + b"\x1a", config).values.shape == (20, 2)
+        read_dat(b"\1" * 33, config)
+    with pytest.raises(BadRecording, match="holds 1 samples; by the CFG file there should be 2: it is cut off"):
+        read_dat(b"\1" * 16, config)
+
+
+@pytest.mark.parametrize("end", [b"", b"\x1a", b"\r\n", b"\0" * 16, b"\0" * 480, b"\x1a" * 24])
+def test_what_old_systems_put_after_the_last_sample_is_no_sample(cfg: Any, end: bytes) -> None:
+    config = read_cfg(cfg(analogs=TWO, statuses=MANY, encoding="BINARY", rates=["1", "1000,2"]))
+    assert read_dat(b"\1" * 32 + end, config).values.shape == (20, 2)
+
+
+def test_samples_beyond_the_last_that_the_cfg_names_are_read(cfg: Any) -> None:
+    config = read_cfg(cfg(analogs=TWO, statuses=MANY, encoding="BINARY", rates=["1", "1000,2"]))
+    assert read_dat(b"\1" * 48, config).offsets_ns.tolist() == [0, 10**6, 2 * 10**6]
+
+
+def test_ascii_that_is_cut_off_between_two_lines_is_refused(cfg: Any) -> None:
+    with pytest.raises(BadRecording, match="holds 2 samples; by the CFG file there should be 3"):
+        read_dat(b"1,0,10,0\r\n2,1000,20,1\r\n", read_cfg(cfg()))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"1,0,10,0\r\r\n2,1000,20,1\r\r\n3,2000,30,0\r\r\n",
+        b"1,0,10,0\r2,1000,20,1\r3,2000,30,0",
+        b"\r\n1, 0, 10, 0,\r\n\r\n2,1000, 20,1,,\r\n3,2000,30,0\r\n\r\n\x1a",
+        "1,0,10,0\r\n2,1000,20,1\r\n3,2000,30,0\r\n".encode("utf-16"),
+        "\ufeff1,0,10,0\r\n2,1000,20,1\r\n3,2000,30,0\r\n".encode(),
+    ],
+    ids=["doubled line ends", "CR alone", "blank lines and commas", "UTF-16", "byte order mark"],
+)
+def test_ascii_is_read_whatever_stands_around_the_fields(cfg: Any, data: bytes) -> None:
+    samples = read_dat(data, read_cfg(cfg()))
+    assert samples.values.tolist() == [[6.0, 11.0, 16.0], [0.0, 1.0, 0.0]]
+
+
+def test_99999_is_missing_however_it_is_written(cfg: Any) -> None:
+    samples = read_dat(b"1,0,99999.0,0\r\n2,1,+99999,1\r\n3,2,9.9999e4,0\r\n", read_cfg(cfg()))
+    assert samples.missing == 3
+
+
+def test_time_stamps_are_taken_as_they_are_written(cfg: Any) -> None:
+    irregular = read_cfg(cfg(rates=["0", "0,3"]))
+    assert read_dat(b"1,0.25,1,0\n2,1.5,1,0\n3,7,1,0\n", irregular).offsets_ns.tolist() == [250, 1500, 7000]
+    for stamp in ("nan", "inf", "1e300", "-5", "9" * 30, ""):
+        data = f"1,0,1,0\n2,{stamp},1,0\n3,7,1,0\n".encode()
+        with pytest.raises(BadRecording, match="sample 2 has no time stamp"):
+            read_dat(data, irregular)
+        assert read_dat(data, read_cfg(cfg())).offsets_ns.tolist() == [0, 10**6, 2 * 10**6]
 
 
 @pytest.mark.parametrize("revision", [1991, 1999, 2013])

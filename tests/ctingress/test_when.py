@@ -10,10 +10,14 @@ import pytest
 
 from ctingress.read_cfg import read_cfg
 from ctingress.refuse import BadRecording
-from ctingress.when import check_zone, sample_offsets, start_utc_ns
+from ctingress.when import Stamps, check_zone, sample_offsets, start_utc_ns
 
-NONE = np.full(1_000_000, -1, np.int64)
 NORTH_ANNA = "/x/200610,230000000,-4t,R108-North Anna #1,APP601,Dominion,M1094.cfg"
+
+
+def untold(count: int) -> Stamps:
+    """No time stamps."""
+    return Stamps(np.full(count, -1, np.int64))
 
 
 @pytest.mark.parametrize(
@@ -21,7 +25,7 @@ NORTH_ANNA = "/x/200610,230000000,-4t,R108-North Anna #1,APP601,Dominion,M1094.c
 )
 def test_sample_k_stands_at_floor_of_k_seconds_over_rate(cfg: Any, hz: str) -> None:
     config = read_cfg(cfg(rates=["1", f"{hz},5000"]))
-    got = sample_offsets(config, 5000, NONE[:5000])
+    got = sample_offsets(config, untold(5000))
     assert got.tolist() == [k * 10**9 * Fraction(hz).denominator // Fraction(hz).numerator for k in range(5000)]
 
 
@@ -39,18 +43,35 @@ def test_the_next_rate_goes_on_where_the_last_one_ended(cfg: Any) -> None:
         third + 10**6,
         third + 2 * 10**6,
     ]
-    assert sample_offsets(config, 8, NONE[:8]).tolist() == wanted
+    assert sample_offsets(config, untold(8)).tolist() == wanted
 
 
 def test_time_stamps_count_only_where_the_rate_is_0(cfg: Any) -> None:
-    stamps = np.array([0, 7, 9], np.int64)
-    assert sample_offsets(read_cfg(cfg(rates=["0", "0,3"], tail=("0.5",))), 3, stamps).tolist() == [0, 3500, 4500]
-    assert sample_offsets(read_cfg(cfg(rates=["1", "1000,3"])), 3, stamps).tolist() == [0, 10**6, 2 * 10**6]
+    stamps = Stamps(np.array([0, 7, 9], np.int64))
+    assert sample_offsets(read_cfg(cfg(rates=["0", "0,3"], tail=("0.5",))), stamps).tolist() == [0, 3500, 4500]
+    assert sample_offsets(read_cfg(cfg(rates=["1", "1000,3"])), stamps).tolist() == [0, 10**6, 2 * 10**6]
 
 
 def test_a_missing_time_stamp_matters_only_where_the_rate_is_0(cfg: Any) -> None:
     with pytest.raises(BadRecording, match="sample 2 has no time stamp"):
-        sample_offsets(read_cfg(cfg(rates=["0", "0,3"])), 3, np.array([0, -1, 2], np.int64))
+        sample_offsets(read_cfg(cfg(rates=["0", "0,3"])), Stamps(np.array([0, -1, 2], np.int64)))
+
+
+def test_a_time_stamp_with_decimals_is_not_rounded_before_it_is_multiplied(cfg: Any) -> None:
+    config = read_cfg(cfg(rates=["0", "0,2"], tail=("1000",)))
+    assert sample_offsets(config, Stamps(np.array([1, 15], np.int64), decimals=1)).tolist() == [100_000, 1_500_000]
+
+
+@pytest.mark.parametrize(
+    ("changes", "stamps", "error"),
+    [
+        ({"rates": ["0", "0,2"], "tail": ("1e11",)}, [0, 1 << 40], "sample 2 stands .* longer than BTrDB has room for"),
+        ({"rates": ["1", "0.000001,9"]}, [-1] * 9000, "9000 samples at 0.000001 Hz last longer"),
+    ],
+)
+def test_times_that_nothing_can_hold_are_refused(cfg: Any, changes: Any, stamps: list[int], error: str) -> None:
+    with pytest.raises(BadRecording, match=error):
+        sample_offsets(read_cfg(cfg(**changes)), Stamps(np.array(stamps, np.int64)))
 
 
 def test_the_start_of_the_recording_at_north_anna(cfg: Any) -> None:
@@ -60,7 +81,9 @@ def test_the_start_of_the_recording_at_north_anna(cfg: Any) -> None:
     assert start_utc_ns(whole, NORTH_ANNA, None)[0] == 1_591_844_350_000_000_000
 
 
-@pytest.mark.parametrize(("code", "hours"), [("0", 0.0), ("-4", -4.0), ("+10", 10.0), ("-5h30", -5.5), ("5h45", 5.75)])
+@pytest.mark.parametrize(
+    ("code", "hours"), [("0", 0.0), ("-4", -4.0), ("+10", 10.0), ("-5h30", -5.5), ("5h45", 5.75), ("-5h", -5.0)]
+)
 def test_the_2013_time_code_stands_before_all_else(cfg: Any, code: str, hours: float) -> None:
     config = read_cfg(cfg(head="North,Relay,2013", tail=("1", f"{code},x", "0,0")))
     start, source, _ = start_utc_ns(config, NORTH_ANNA, "+01:00")
