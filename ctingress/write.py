@@ -37,7 +37,8 @@ def write(connection: Any, described: Described, samples: Samples) -> list[int]:
 
     connection: btrdb's, under a key that may write. Blocks until all points can be read; raises NotWritten naming the stream.
     """
-    times = described.start_ns + samples.offsets_ns
+    # start_ns is the earliest sample's instant; by its time stamp that may be later than the recording's start
+    times = described.start_ns + (samples.offsets_ns - samples.offsets_ns.min())
     known = _known(connection, described.streams)
     began, written = [], []
     for row, (named, channel) in enumerate(zip(described.streams, described.config.channels, strict=True)):
@@ -101,7 +102,7 @@ def _read_back(stream: Any, where: str, times: npt.NDArray[np.int64]) -> None:
     """Asks how many points are there now, until all are."""
     if not len(times):
         return
-    first, last, wanted = int(times[0]), int(times.max()), len(np.unique(times))
+    first, last, wanted = int(times.min()), int(times.max()), len(np.unique(times))
     deadline = time.monotonic() + READ_BACK_S
     found = 0
     while time.monotonic() < deadline:

@@ -43,7 +43,7 @@ _SHAPES = {
 @dataclass(frozen=True)
 class BlobFacts:
     """candidates: minor versions ('3.11') that could have made it, oldest first, empty when it fits none that is known;
-    by_reference: the module that it names instead of holding code, else None."""
+    by_reference: the module that it names instead of holding code, '' when it names none; None: it holds code."""
 
     candidates: tuple[str, ...]
     by_reference: str | None
@@ -94,7 +94,7 @@ def _module_of(machine: _Machine) -> str:
     if isinstance(machine.result, _Global):
         return machine.result.module
     named = [one.module for one in machine.globals if not one.module.startswith(("dill", "copyreg"))]
-    return named[0] if named else "builtins"
+    return named[0] if named else ""
 
 
 class _Machine:

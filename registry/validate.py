@@ -17,7 +17,8 @@ NAME_LENGTH = 100
 TAG_LENGTH = 100
 TAGS = 100
 SOURCE_LENGTH = 200_000
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+"""Also those that turn the direction of writing: a name stands in subjects of emails."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,10 @@ def check_registration(given: api.Registration, caller: Caller, accepts: Accepts
     """What is to be registered, and notes for the user. Raises Refusal (INVALID_ARGUMENT, PERMISSION_DENIED)."""
     if given.api_key and given.api_key != caller.key:
         raise Refusal.invalid("api_key", "is not the key of the call; a handler runs under the key that registers it")
+    if given.user and given.user != caller.user:
+        raise Refusal.invalid("user", f"is {_short(given.user)}, but the key is {caller.user}'s; it should be empty")
+    if given.dependencies.strip():
+        raise Refusal.invalid("dependencies", "cannot be installed here; it should be empty: use what the runtime has")
     if given.hook not in hook_names():
         raise Refusal.invalid("hook", f"{_short(given.hook)} is no hook; there are: {', '.join(hook_names())}")
     facts = _check_blob(given.blob, accepts)
@@ -108,6 +113,8 @@ def _check_blob(blob: bytes, accepts: Accepts) -> BlobFacts:
         facts = read_blob(blob)
     except ValueError as error:
         raise Refusal.invalid("blob", f"is not a pickle that can be read: {error}") from error
+    if facts.by_reference == "":
+        raise Refusal.invalid("blob", "holds no function; it should be a function pickled with dill")
     if facts.by_reference is not None:
         raise Refusal.invalid(
             "blob",

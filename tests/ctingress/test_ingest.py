@@ -290,7 +290,9 @@ def test_start_and_end_are_the_earliest_and_latest_sample_whatever_their_order(
     (event,) = events(broker)
     stream = streams_of(conn, event)["IA"]
     told = event["DataSets"][0]["Streams"][0]
-    assert (told["StartNs"], told["EndNs"]) == (stream.earliest()[0].time, stream.latest()[0].time)
+    start = 1591829950_350000000
+    assert [p.time - start for p, _ in values_of(stream)] == [500_000, 1_000_000, 2_000_000]
+    assert (told["StartNs"], told["EndNs"]) == (start + 500_000, start + 2_000_000)
 
 
 @pytest.mark.skipif(not FIELD.exists(), reason="there are no field recordings beside this clone")

@@ -129,6 +129,9 @@ def test_the_largest_pickle_goes_through(registry: Running) -> None:
         ({"name": "n" * 101}, "name: has 101 characters"),
         ({"name": "a\r\nBcc: x@example.com"}, "name: 'a\\r\\nBcc: x@example.com' has a line break"),
         ({"name": "a\u2028b"}, "control character"),
+        ({"name": "a\u202eb"}, "control character"),
+        ({"dependencies": "numpy"}, "dependencies: cannot be installed here; it should be empty"),
+        ({"blob": dill.dumps(3)}, "blob: holds no function; it should be a function pickled with dill"),
         ({"tags": ["a", ""]}, "tags[1]: is empty; leave it out"),
         ({"tags": ["t" * 101]}, "tags[0]: has 101 characters"),
         ({"tags": [str(n) for n in range(101)]}, "tags: are 101; there should be at most 100"),
@@ -152,6 +155,14 @@ def test_a_wrong_field_is_named_with_what_would_be_right(registry: Running, chan
     assert status == "INVALID_ARGUMENT"
     assert said in text
     assert registry.handlers() == []
+
+
+def test_a_registration_in_somebody_elses_name_is_refused(registry: Running) -> None:
+    given = api.Registration(name="a", hook=HOOK, blob=pickled(), python_version="3.11.7", user="bob")
+    request = api.RegisterRequest(registration=given)
+    status, text = refusal(lambda: registry.users.Register(request, metadata=bearer(KEYS["alice"])))
+
+    assert (status, text) == ("INVALID_ARGUMENT", "user: is 'bob', but the key is alice's; it should be empty")
 
 
 def test_a_hook_that_is_none_cannot_be_listed(registry: Running) -> None:
