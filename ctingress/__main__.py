@@ -1,13 +1,18 @@
-"""python -m ctingress ARCHIVE.zip --tags a,b: reads settings, wires, runs."""
+"""python -m ctingress ARCHIVE.zip --tags a,b | watch DIR | serve: reads settings, wires, runs."""
 
 from __future__ import annotations
 
 import argparse
+import functools
 import logging
 import re
+import signal
 import sys
+import tempfile
+import threading
 import uuid
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import btrdb
@@ -16,8 +21,10 @@ from btrdb.exceptions import BTrDBError
 from ctingress.describe import HOOK, Described, Unreadable
 from ctingress.ingest import Options, ingest, rfc3339
 from ctingress.open import Limits
+from ctingress.pack import Received, pack
 from ctingress.refuse import BadArchive
 from ctingress.settings import IngressSettings
+from ctingress.watch import Watch, watch
 from ctingress.when import check_zone
 from ctingress.write import NotWritten
 from schemas.errors import InvalidMessage, TryLater
@@ -30,6 +37,10 @@ NS = 1_000_000_000
 
 def main() -> int:
     """0: ingested and published; 1: could not be; 2: called wrongly."""
+    if sys.argv[1:2] == ["serve"]:
+        from ctingress import serve  # a web server's libraries, which the other ways do without
+
+        return serve.main()
     arguments = _arguments()
     _quiet()
     settings, stream_settings = from_environment(IngressSettings), from_environment(StreamSettings)
@@ -46,21 +57,27 @@ def main() -> int:
     except TryLater as error:
         broker.close()
         return _say(f"Kafka cannot be used: {error}; nothing was written or published")
+    limits = Limits(settings.max_files, settings.max_bytes, settings.max_ratio)
+    take = functools.partial(
+        ingest,
+        connection=connection,
+        producer=producer,
+        limits=limits,
+        largest_message=stream_settings.max_message_bytes,
+        timeout_s=settings.announce_timeout_s,
+        progress=_show,
+    )
+    options = Options(arguments.tags, arguments.prefix, arguments.timezone, arguments.request_id)
     try:
-        ingested = ingest(
-            arguments.archive,
-            Options(arguments.tags, arguments.prefix, arguments.timezone, arguments.request_id),
-            connection,
-            producer,
-            limits=Limits(settings.max_files, settings.max_bytes, settings.max_ratio),
-            largest_message=stream_settings.max_message_bytes,
-            timeout_s=settings.announce_timeout_s,
-            progress=_show,
-        )
+        if arguments.watched is not None:
+            return _watch(Watch(arguments.watched, options, take, limits, settle_s=arguments.settle), arguments.every)
+        with tempfile.TemporaryDirectory(prefix="ctingress-") as folder:
+            packed = pack([Received(path.name, path) for path in arguments.archive], Path(folder), limits)
+            ingested = take(packed.path, replace(options, file_name=packed.name))
     except BadArchive as error:
-        return _say(f"{arguments.archive.name}: {error}; nothing was written or published")
+        return _say(f"{arguments.archive[0].name}: {error}; nothing was written or published")
     except InvalidMessage as error:
-        return _say(f"{arguments.archive.name}: {error.reason}; nothing was written or published")
+        return _say(f"{arguments.archive[0].name}: {error.reason}; nothing was written or published")
     except NotWritten as error:
         return _say(f"{error}; no event was published. Ingesting the archive again adds nothing twice")
     except TryLater as error:
@@ -81,17 +98,45 @@ def _quiet() -> None:
 
 
 def _arguments() -> argparse.Namespace:
+    watching = sys.argv[1:2] == ["watch"]
     parser = argparse.ArgumentParser(
-        prog="python -m ctingress", description="Writes a COMTRADE archive to BTrDB and publishes its event."
+        prog="python -m ctingress watch" if watching else "python -m ctingress",
+        description="Ingests each finished file of a folder once, then moves it to done/ or failed/ there."
+        if watching
+        else "Writes a COMTRADE archive to BTrDB and publishes its event. See also: watch DIR, serve.",
     )
-    parser.add_argument("archive", type=Path, help="a zip with CFG+DAT pairs and CFF files")
+    if watching:
+        parser.add_argument("watched", type=_folder, metavar="DIR", help="where files are dropped")
+        parser.add_argument("--every", type=float, default=2.0, help="seconds between two looks (default: 2)")
+        parser.add_argument(
+            "--settle", type=float, default=10.0, help="seconds without a change after which a file is finished"
+        )
+    else:
+        parser.add_argument("archive", type=Path, nargs="+", help="a zip, tar or CFF file, or a CFG and its DAT file")
+        parser.set_defaults(watched=None)
     parser.add_argument("--tags", type=_tags, default=(), help="comma-separated; handlers with one of them run")
     parser.add_argument("--prefix", default="", help="put before collections, for recorders with placeholder names")
     parser.add_argument(
         "--timezone", type=_zone, help="of recorders that do not tell theirs: America/New_York, +02:00, -5h30"
     )
     parser.add_argument("--request-id", type=_uuid, help="a UUID: the event's id, to send the same event again")
-    return parser.parse_args()
+    return parser.parse_args(sys.argv[2:] if watching else sys.argv[1:])
+
+
+def _watch(folder: Watch, every_s: float) -> int:
+    """Until SIGTERM or SIGINT."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    watch(folder.turn, stop.wait, every_s)
+    return 0
+
+
+def _folder(text: str) -> Path:
+    path = Path(text)
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"{text} is no folder")
+    return path
 
 
 def _tags(text: str) -> tuple[str, ...]:

@@ -31,13 +31,16 @@ class Options:
     """How to ingest an archive.
 
     tags: handlers with one of them run; prefix: put before collections; zone: IANA name or offset of recorders that do not
-    tell theirs; request_id: the event's id (a UUID), a new one when None: giving the same again makes no second event run.
+    tell theirs; request_id: the event's id (a UUID), a new one when None: giving the same again makes no second event run;
+    submitted_at: RFC 3339, now when None; file_name: the archive's name in the event, that of its path when None.
     """
 
     tags: tuple[str, ...] = ()
     prefix: str = ""
     zone: str | None = None
     request_id: str | None = None
+    submitted_at: str | None = None
+    file_name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -66,14 +69,15 @@ def ingest(
     published), InvalidMessage (the event would be too large; nothing is written), NotWritten (BTrDB; nothing is published),
     TryLater (Kafka). After any of them the same archive may be ingested again.
     """
-    submitted_at = rfc3339(time.time_ns())
+    submitted_at = options.submitted_at or rfc3339(time.time_ns())
     request_id = str(uuid.UUID(options.request_id)) if options.request_id else str(uuid.uuid4())
+    name = options.file_name or path.name
     with open_archive(path, limits) as archive:
         planned = [_look(data_set, options) for data_set in archive.data_sets()]
-        about = event(planned, archive.name, request_id, submitted_at, options.tags)
+        about = event(planned, name, request_id, submitted_at, options.tags)
         announce.check_size(about, largest_message)
         done = _write_all(archive, planned, options, connection, progress)
-        about = event(done, archive.name, request_id, submitted_at, options.tags)
+        about = event(done, name, request_id, submitted_at, options.tags)
     announce.announce(producer, about, timeout_s)
     return Ingested(request_id, tuple(done))
 

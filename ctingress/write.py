@@ -31,6 +31,11 @@ _SCHEMA = pa.schema(
 class NotWritten(Exception):
     """BTrDB did not take the data, or does not give it back; nothing is published then. Ingesting again is harmless."""
 
+    @property
+    def for_good(self) -> bool:
+        """Whether trying again is of no use: a stream of the same name under another UUID, or one that was obliterated."""
+        return isinstance(self.__cause__, AmbiguousStream | RecycledUUID)
+
 
 def write(connection: Any, described: Described, samples: Samples) -> list[int]:
     """Writes every channel of a recording and reads it back; gives the ns (UTC) at which each stream's processing began.

@@ -61,7 +61,15 @@ class Stack:
         self.supervisor.stop()
 
     def _processes(self) -> list[Process]:
-        return [self._btrdb(), self._mail(), self._registry(), self._dispatcher(), self._executor(), self._notifier()]
+        return [
+            self._btrdb(),
+            self._mail(),
+            self._registry(),
+            self._dispatcher(),
+            self._executor(),
+            self._notifier(),
+            self._ctingress(),
+        ]
 
     def _shared(self, station: str) -> dict[str, str]:
         known = {
@@ -87,12 +95,16 @@ class Stack:
             shared["EVENTPROC_METRICS_PORT"] = str(METRICS[station])
         return shared
 
-    def _station(self, name: str, env: dict[str, str], ledger: bool = True) -> Process:
+    def _station(self, name: str, env: dict[str, str], ledger: bool = True, verb: tuple[str, ...] = ()) -> Process:
         if ledger:
             env["EVENTPROC_LEDGER_URL"] = self.layout.ledger_url
         url = f"http://{self.layout.address}:{METRICS[name]}/readyz"
         return Process(
-            name, [sys.executable, "-m", name], {**self._shared(name), **env}, ready=lambda: answers_ok(url), cwd=ROOT
+            name,
+            [sys.executable, "-m", name, *verb],
+            {**self._shared(name), **env},
+            ready=lambda: answers_ok(url),
+            cwd=ROOT,
         )
 
     def _btrdb(self) -> Process:
@@ -150,6 +162,20 @@ class Stack:
             "EXECUTOR_GRACE_S": "10",
         }
         return self._station("executor", env, ledger=False)
+
+    def _ctingress(self) -> Process:
+        layout, tls = self.layout, self.layout.certificates
+        env = {
+            "CTINGRESS_LISTEN": layout.at("ingress"),
+            "CTINGRESS_CERT": str(tls.cert),
+            "CTINGRESS_KEY": str(tls.key),
+            "CTINGRESS_KEYS_FILE": str(layout.state / "keys.json"),
+            "CTINGRESS_ARCHIVES": f"file://{layout.state / 'archives'}",
+            "EVENTPROC_SEAL_KEYS_FILE": str(layout.state / "seal-keys"),
+            "BTRDB_ENDPOINTS": layout.at("btrdb"),
+            "BTRDB_CA_BUNDLE": str(tls.ca),
+        }
+        return self._station("ctingress", env, verb=("serve",))
 
     def _notifier(self) -> Process:
         host, _, port = self.layout.at("smtp").partition(":")

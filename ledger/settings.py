@@ -1,11 +1,36 @@
-"""The rules of leases, from the environment; the same for registry and dispatcher."""
+"""What stations that keep the ledger share, from the environment: the rules of leases, the keys that seal."""
 
 from __future__ import annotations
+
+from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from ledger.rules import MailRules, Rules
+
+
+class SealSettings(BaseSettings):
+    """The keys that seal users' API keys in the ledger; for the stations that seal or unseal them."""
+
+    model_config = SettingsConfigDict(populate_by_name=True)
+
+    seal_keys: str = Field(
+        "", validation_alias="EVENTPROC_SEAL_KEYS", description="Fernet keys, newest first, comma-separated"
+    )
+    seal_keys_file: Path | None = Field(
+        None, validation_alias="EVENTPROC_SEAL_KEYS_FILE", description="the same, one a line"
+    )
+
+    def sealing(self) -> list[str]:
+        """The seal keys, newest first; raises ValueError when there is none."""
+        text = self.seal_keys_file.read_text() if self.seal_keys_file is not None else self.seal_keys
+        keys = [key.strip() for key in text.replace(",", "\n").splitlines() if key.strip()]
+        if not keys:
+            raise ValueError(
+                "no seal key: set EVENTPROC_SEAL_KEYS_FILE or EVENTPROC_SEAL_KEYS to at least one Fernet key"
+            )
+        return keys
 
 
 class LeaseSettings(BaseSettings):

@@ -221,6 +221,37 @@ class NotificationRunRow(Table):
     notification_id: Mapped[int] = mapped_column(ForeignKey("notification.id"), index=True)
 
 
+class ArchiveRow(Table):
+    """An uploaded archive. sealed: the uploader's key, emptied at the end; tags, data_sets: JSON; once: see ledger/archives.py."""
+
+    __tablename__ = "archive"
+    __table_args__ = (
+        Index("archive_once", "owner", "once", unique=True),
+        Index("archive_due", "state", "not_before_ms"),
+    )
+    request_id: Mapped[str] = mapped_column(String(36), primary_key=True)
+    owner: Mapped[str] = mapped_column(String(200))
+    sealed: Mapped[bytes] = mapped_column(LargeBinary)
+    file_name: Mapped[str] = mapped_column(Text)
+    stored: Mapped[str] = mapped_column(Text)
+    size: Mapped[int] = mapped_column(BigInteger)
+    digest: Mapped[str] = mapped_column(String(64))
+    tags: Mapped[str] = mapped_column(Text)
+    prefix: Mapped[str] = mapped_column(Text)
+    zone: Mapped[str | None] = mapped_column(String(100))
+    submitted_at: Mapped[str] = mapped_column(String(40))
+    once: Mapped[str | None] = mapped_column(String(300))
+    state: Mapped[str] = mapped_column(String(20))
+    error: Mapped[str] = mapped_column(Text)
+    data_sets: Mapped[str] = mapped_column(Text)
+    tries: Mapped[int] = mapped_column(Integer)
+    not_before_ms: Mapped[int] = mapped_column(BigInteger)
+    worker: Mapped[str | None] = mapped_column(String(64))
+    lease_until_ms: Mapped[int | None] = mapped_column(BigInteger)
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    ended_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
 class RedrivenRow(Table):
     """A dead letter that was sent again; number: its offset in the topic of dead letters."""
 

@@ -6,12 +6,14 @@ from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
+
+from ledger.settings import SealSettings
 
 MIB = 1024 * 1024
 
 
-class RegistrySettings(BaseSettings):
+class RegistrySettings(SealSettings):
     """Addresses are host:port, port 0 for a free one."""
 
     model_config = SettingsConfigDict(env_prefix="REGISTRY_", populate_by_name=True)
@@ -25,12 +27,6 @@ class RegistrySettings(BaseSettings):
     internal_tls: bool = Field(True, description="false sends users' keys in the clear; for tests")
     keys_file: Path = Field(description="JSON with the digests of API keys, their users and roles")
     tokens_file: Path = Field(description="service tokens of executors, one a line")
-    seal_keys: str = Field(
-        "", validation_alias="EVENTPROC_SEAL_KEYS", description="Fernet keys, newest first, comma-separated"
-    )
-    seal_keys_file: Path | None = Field(
-        None, validation_alias="EVENTPROC_SEAL_KEYS_FILE", description="the same, one a line"
-    )
     runtimes: str = Field(description="runtimes that executors serve, comma-separated: py3.11,py3.7")
     ambiguous_python: Literal["oldest", "refuse"] = Field(
         "oldest", description="a pickle that fits several Pythons goes to the oldest served, or is refused"
@@ -43,16 +39,6 @@ class RegistrySettings(BaseSettings):
     threads: int = Field(16, ge=1)
     beat_s: float = Field(3.0, gt=0)
     grace_s: float = Field(10.0, ge=0)
-
-    def sealing(self) -> list[str]:
-        """The seal keys, newest first; raises ValueError when there is none."""
-        text = self.seal_keys_file.read_text() if self.seal_keys_file is not None else self.seal_keys
-        keys = [key.strip() for key in text.replace(",", "\n").splitlines() if key.strip()]
-        if not keys:
-            raise ValueError(
-                "no seal key: set EVENTPROC_SEAL_KEYS_FILE or EVENTPROC_SEAL_KEYS to at least one Fernet key"
-            )
-        return keys
 
     def runtime_names(self) -> tuple[str, ...]:
         """The runtimes served; raises ValueError when none is named."""

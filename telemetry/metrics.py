@@ -30,6 +30,11 @@ partitions_held = Gauge(
     "Partitions of this process that wait for a schema, or for somebody to see to bad messages",
 )
 
+# ingress over HTTP
+archives_total = Counter("eventproc_archives_total", "Uploaded archives that came to an end", ["outcome"])
+archives_state = Gauge("eventproc_archives_state", "Uploaded archives, by state", ["state"])
+uploads_total = Counter("eventproc_uploads_total", "Uploads answered", ["code"])
+
 # dispatcher
 events_dispatched_total = Counter("eventproc_events_dispatched_total", "Events dispatched for the first time", ["hook"])
 # not eventproc_runs_created_total: OpenMetrics keeps that name for the time at which eventproc_runs_total was created

@@ -1,0 +1,326 @@
+"""Archives over HTTP: POST stores, checks and answers at once; the work is done in the background; GET tells how far it is."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import time
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Header, HTTPException, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.exceptions import RequestValidationError
+from fastapi.openapi.docs import get_swagger_ui_html
+from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from pydantic import BaseModel, Field
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException as HttpError
+from swagger_ui_bundle import swagger_ui_path
+
+from callers import ApiKeys, Caller, UnknownKey
+from ctingress.ingest import rfc3339
+from ctingress.keep import Keep
+from ctingress.open import Limits
+from ctingress.pack import Packed, Received, pack
+from ctingress.refuse import BadArchive
+from ctingress.when import check_zone
+from ledger import Ledger, archives
+from ledger.archives import ArchiveView, NewArchive
+from schemas.errors import TryLater
+from telemetry import metrics
+
+log = structlog.get_logger()
+
+LONGEST_TAG, MOST_TAGS, LONGEST_NAME, LONGEST_ONCE = 200, 100, 255, 255
+_FORM = ("multipart/form-data", "application/x-www-form-urlencoded")
+_CHUNK = 1 << 20
+
+
+class DataSetState(BaseModel):
+    """One recording of the archive. Success is null until it has been read."""
+
+    Name: str
+    Success: bool | None
+    Error: str
+
+
+class ArchiveState(BaseModel):
+    """An uploaded archive. State: waiting, working, published (its event is out, handlers run) or failed."""
+
+    RequestID: str
+    State: str
+    Error: str = Field(description="why it failed, or what it waits for")
+    File: str
+    Tags: list[str]
+    Size: int
+    SHA256: str
+    SubmittedAt: str
+    Tries: int
+    DataSets: list[DataSetState]
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What the service needs. max_upload: bytes of one upload; once_by_digest: the same content is the same upload;
+    wake: told that there is work."""
+
+    ledger: Ledger
+    keys: ApiKeys
+    keep: Keep
+    limits: Limits
+    max_upload: int
+    once_by_digest: bool = False
+    wake: Callable[[], None] = lambda: None
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What goes with an upload. tags: as given, comma-separated; once: the Idempotency-Key."""
+
+    tags: str
+    name: str
+    prefix: str
+    timezone: str
+    once: str | None
+
+
+def make_app(desk: Desk) -> FastAPI:
+    """The ASGI application."""
+    app = FastAPI(title="COMTRADE ingress", version="1", docs_url=None, redoc_url=None, description=__doc__)
+    app.mount("/docs/static", StaticFiles(directory=swagger_ui_path), name="static")
+
+    @app.get("/docs", include_in_schema=False)
+    def docs() -> HTMLResponse:
+        at = "/docs/static/"
+        return get_swagger_ui_html(
+            openapi_url="/openapi.json", title=app.title, swagger_js_url=at + "swagger-ui-bundle.js",
+            swagger_css_url=at + "swagger-ui.css", swagger_favicon_url=at + "favicon-32x32.png",
+        )  # fmt: skip
+
+    @app.post(
+        "/v1/archives", status_code=202, response_model=ArchiveState, openapi_extra=_BODY, responses=_PROBLEMS,
+        summary="Upload an archive",
+    )  # fmt: skip
+    async def upload(
+        request: Request,
+        tags: str = Query("", description="comma-separated; handlers with one of them run"),
+        name: str = Query("", description="the archive's name, when the body is the archive itself"),
+        prefix: str = Query("", description="put before collections, for recorders with placeholder names"),
+        timezone: str = Query("", description="of recorders that do not tell theirs: America/New_York, +02:00"),
+        idempotency_key: str | None = Header(None, description="the same key again gives the first RequestID again"),
+    ) -> JSONResponse:
+        """A zip (.zip, .zic), tar or CFF as body, or as form files; a CFG and its DAT as two form files.
+
+        Answered when it has been stored and checked; 202 for a new one, 200 for one that was uploaded before.
+        """
+        caller = await run_in_threadpool(desk.keys.caller, request.headers.items())
+        asked = Asked(tags, name, prefix, timezone, idempotency_key)
+        _check(asked)
+        with tempfile.TemporaryDirectory(prefix="ctingress-") as folder:
+            files = await _receive(request, Path(folder), asked.name, desk.max_upload)
+            view, new = await run_in_threadpool(_accept, desk, caller, asked, files, Path(folder))
+        where = {"Location": f"/v1/archives/{view.request_id}"}
+        return JSONResponse(_state(view).model_dump(), 202 if new else 200, where)
+
+    @app.get(
+        "/v1/archives/{request_id}", response_model=ArchiveState, responses=_PROBLEMS, summary="How far it is"
+    )  # fmt: skip
+    def state(request: Request, request_id: uuid.UUID) -> ArchiveState:
+        """The archive's state and each of its data sets; for its uploader and for admins."""
+        caller = desk.keys.caller(request.headers.items())
+        with desk.ledger.read() as session:
+            view = archives.get(session, str(request_id))
+        if view is None or not (caller.admin or caller.user == view.owner):
+            raise HTTPException(404, f"there is no archive {request_id} of yours")
+        return _state(view)
+
+    _answer_problems(app)
+    return app
+
+
+def _check(asked: Asked) -> None:
+    tags = _tags(asked.tags)
+    if len(tags) > MOST_TAGS or any(len(tag) > LONGEST_TAG for tag in tags):
+        raise HTTPException(400, f"tags: at most {MOST_TAGS} of at most {LONGEST_TAG} characters are taken")
+    for what, text, longest in (
+        ("name", asked.name, LONGEST_NAME),
+        ("prefix", asked.prefix, LONGEST_NAME),
+        ("Idempotency-Key", asked.once or "", LONGEST_ONCE),
+    ):
+        if len(text) > longest:
+            raise HTTPException(400, f"{what}: has {len(text)} characters; at most {longest} are taken")
+    if asked.once is not None and not asked.once.strip():
+        raise HTTPException(400, "Idempotency-Key: is empty; leave it out or give one")
+    if asked.timezone:
+        try:
+            check_zone(asked.timezone)
+        except ValueError as error:
+            raise HTTPException(400, f"timezone: {error}") from error
+
+
+def _tags(text: str) -> tuple[str, ...]:
+    return tuple(sorted({tag.strip() for tag in text.split(",") if tag.strip()}))
+
+
+async def _receive(request: Request, folder: Path, name: str, most: int) -> list[Received]:
+    """The upload's files, in folder. Raises HTTPException 413 as soon as there is too much."""
+    told = request.headers.get("content-length", "")
+    if told.isdigit() and int(told) > most:
+        raise HTTPException(413, f"the upload has {told} bytes; at most {most} are taken")
+    if not request.headers.get("content-type", "").lower().startswith(_FORM):
+        path = folder / "0"
+        got = 0
+        with path.open("wb") as out:
+            async for chunk in request.stream():
+                got += len(chunk)
+                if got > most:
+                    raise HTTPException(413, f"the upload has more than {most} bytes; no more are taken")
+                out.write(chunk)
+        return [Received(name or "archive.zip", path)] if got else []
+    files = []
+    async with Request(request.scope, _counted(request, most)).form(max_files=16) as form:
+        for number, (_, part) in enumerate(form.multi_items()):
+            if isinstance(part, UploadFile):
+                path = folder / str(number)
+                with path.open("wb") as out:
+                    while chunk := await part.read(_CHUNK):
+                        out.write(chunk)
+                files.append(Received(part.filename or name or "archive.zip", path))
+    return files
+
+
+def _counted(request: Request, most: int) -> Callable[[], Any]:
+    got = 0
+
+    async def receive() -> Any:
+        nonlocal got
+        message = await request.receive()
+        got += len(message.get("body", b""))
+        if got > most:
+            raise HTTPException(413, f"the upload has more than {most} bytes; no more are taken")
+        return message
+
+    return receive
+
+
+def _accept(desk: Desk, caller: Caller, asked: Asked, files: list[Received], folder: Path) -> tuple[ArchiveView, bool]:
+    """Checks, stores and books the upload. Raises BadArchive, TryLater, HTTPException 422."""
+    digest = hashlib.sha256()
+    for file in files:
+        with file.path.open("rb") as content:
+            while chunk := content.read(_CHUNK):
+                digest.update(chunk)
+    packed = pack(files, folder, desk.limits)
+    once = asked.once and f"key {asked.once}"
+    if once is None and desk.once_by_digest:
+        once = f"digest {digest.hexdigest()} {','.join(_tags(asked.tags))}"
+    new = _new(caller, asked, packed, digest.hexdigest(), once)
+    desk.keep.put(packed.path, new.stored)
+    with desk.ledger.write() as session:
+        view, is_new = archives.add(session, desk.ledger, new)
+    if not is_new:
+        desk.keep.remove(new.stored)
+        if view.digest != new.digest:
+            raise HTTPException(
+                422, f"Idempotency-Key {asked.once!r} was used for another upload ({view.file_name}); take a new one"
+            )
+        return view, False
+    log.info("archive stored", request_id=view.request_id, file=view.file_name, owner=view.owner, size=view.size)
+    desk.wake()
+    return view, True
+
+
+def _new(caller: Caller, asked: Asked, packed: Packed, digest: str, once: str | None) -> NewArchive:
+    request_id = str(uuid.uuid4())
+    return NewArchive(
+        request_id=request_id,
+        owner=caller.user,
+        api_key=caller.key,
+        file_name=packed.name[:LONGEST_NAME],
+        stored=f"{request_id}.zip",
+        size=packed.path.stat().st_size,
+        digest=digest,
+        data_sets=packed.data_sets,
+        tags=_tags(asked.tags),
+        prefix=asked.prefix,
+        zone=asked.timezone or None,
+        submitted_at=rfc3339(time.time_ns()),
+        once=once,
+    )
+
+
+def _state(view: ArchiveView) -> ArchiveState:
+    return ArchiveState(
+        RequestID=view.request_id,
+        State=view.state,
+        Error=view.error,
+        File=view.file_name,
+        Tags=list(view.tags),
+        Size=view.size,
+        SHA256=view.digest,
+        SubmittedAt=view.submitted_at,
+        Tries=view.tries,
+        DataSets=[DataSetState(**data_set) for data_set in view.data_sets],
+    )
+
+
+def _answer_problems(app: FastAPI) -> None:
+    """Errors as RFC 9457 problem details, each with what would be right."""
+
+    def problem(request: Request, status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+        if request.method == "POST":
+            metrics.uploads_total.labels(code=str(status)).inc()
+        return JSONResponse({"status": status, "detail": detail}, status, headers, "application/problem+json")
+
+    @app.exception_handler(UnknownKey)
+    def unknown(request: Request, error: UnknownKey) -> JSONResponse:
+        text = f"{error} (Authorization: Bearer <API key>)"
+        return problem(request, 401, text, {"WWW-Authenticate": "Bearer"})
+
+    @app.exception_handler(BadArchive)
+    def bad(request: Request, error: BadArchive) -> JSONResponse:
+        return problem(request, 422, f"the archive {error}; nothing was stored")
+
+    @app.exception_handler(TryLater)
+    def away(request: Request, error: TryLater) -> JSONResponse:
+        log.warning("not taken", reason=error.reason)
+        return problem(request, 503, "uploads cannot be stored just now; try again soon", {"Retry-After": "10"})
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        first = error.errors()[0]
+        return problem(request, 400, f"{first['loc'][-1]}: {first['msg']}")
+
+    @app.exception_handler(HttpError)
+    def other(request: Request, error: HttpError) -> JSONResponse:
+        return problem(request, error.status_code, str(error.detail), dict(error.headers or {}))
+
+
+_BINARY = {"type": "string", "format": "binary"}
+_BODY = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/zip": {"schema": _BINARY},
+            "application/gzip": {"schema": _BINARY},
+            "multipart/form-data": {
+                "schema": {"type": "object", "properties": {"file": {"type": "array", "items": _BINARY}}}
+            },
+        },
+    },
+    "security": [{"key": []}],
+}
+_PROBLEMS: dict[int | str, dict[str, Any]] = {
+    400: {"description": "a parameter is wrong"},
+    401: {"description": "no API key, or one that is not known"},
+    404: {"description": "no such archive of yours"},
+    413: {"description": "too large"},
+    422: {"description": "not an archive that can be read, or the Idempotency-Key of another upload"},
+    503: {"description": "ledger or storage are away; try again"},
+}

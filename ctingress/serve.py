@@ -1,0 +1,146 @@
+"""python -m ctingress serve: archives over HTTP. Reads settings, wires, runs."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+
+import btrdb
+import structlog
+import uvicorn
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+from callers import ApiKeys
+from ctingress.describe import HOOK
+from ctingress.keep import Keep
+from ctingress.open import Limits
+from ctingress.receive import Desk, make_app
+from ctingress.settings import IngressSettings
+from ctingress.work import Worker
+from ledger import Ledger, archives
+from ledger.settings import SealSettings
+from schemas.errors import TryLater
+from stream import loop
+from stream.connect import open_book, open_broker
+from stream.settings import StreamSettings
+from telemetry import logs, metrics
+from telemetry.health import Health
+from telemetry.settings import TelemetrySettings, from_environment
+
+log = structlog.get_logger()
+
+IDLE_S = 1.0
+
+
+class ServeSettings(SealSettings):
+    """CTINGRESS_*, beside those of IngressSettings."""
+
+    model_config = SettingsConfigDict(env_prefix="CTINGRESS_", populate_by_name=True)
+
+    ledger_url: str = Field(validation_alias="EVENTPROC_LEDGER_URL")
+    listen: str = Field("0.0.0.0:4415", description="host:port")
+    cert: Path | None = Field(
+        None, description="PEM file with the certificate chain; none: plain HTTP, behind an ingress"
+    )
+    key: Path | None = None
+    keys_file: Path = Field(description="JSON with the digests of API keys, as the registry has it")
+    archives: str = Field(description="where uploads lie until they are published: file:///path, s3://bucket/path, ...")
+    max_upload_bytes: int = Field(1 << 30, ge=1024, description="of one upload")
+    once_by_digest: bool = Field(False, description="the same content with the same tags is the same upload")
+    workers: int = Field(1, ge=1, description="archives that are worked on at a time")
+    lease_s: float = Field(60.0, gt=0)
+    give_up_s: float = Field(3 * 86_400.0, gt=0, description="how long BTrDB or Kafka may be away for an archive")
+
+
+def main() -> int:
+    """Runs until SIGTERM or SIGINT; an archive in hand is finished by whoever comes next. 1 when a worker broke down."""
+    settings, ingress = from_environment(ServeSettings), from_environment(IngressSettings)
+    belt = from_environment(StreamSettings)
+    logs.setup("ctingress")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    health = Health("ctingress")
+    from_environment(TelemetrySettings).serve(health)
+    ledger = Ledger.open(settings.ledger_url, settings.sealing())
+    loop.until_ready(ledger.migrate, health, "ledger", stop)
+    broker = open_broker(belt)
+    producer = broker.producer()
+    book = open_book(belt, broker.admin(), producer)
+    loop.until_ready(lambda: book.publish([(HOOK, HOOK)]), health, "kafka", stop)
+    limits = Limits(ingress.max_files, ingress.max_bytes, ingress.max_ratio)
+    keep = Keep(settings.archives)
+    wake = threading.Event()
+    crew = [
+        Worker(
+            ledger, keep, producer, lambda key: btrdb.connect(ingress.btrdb_endpoint, apikey=key), limits=limits,
+            largest_message=belt.max_message_bytes, lease_s=settings.lease_s, give_up_s=settings.give_up_s,
+        )
+        for _ in range(settings.workers)
+    ]  # fmt: skip
+    failures: list[BaseException] = []
+    server = _server(settings, make_app(_desk(settings, ledger, keep, limits, wake)))
+    threads = [
+        threading.Thread(target=_work, args=(worker, stop, wake, failures), name="worker", daemon=True)
+        for worker in crew
+    ]
+    threads.append(threading.Thread(target=server.run, name="http", daemon=True))
+    for thread in threads:
+        thread.start()
+    while not (stop.wait(IDLE_S) or failures or not threads[-1].is_alive()):
+        health.turn()
+        _measure(ledger, health)
+    stop.set()
+    wake.set()
+    server.should_exit = True
+    threads[-1].join(timeout=10)
+    broker.close()
+    ledger.close()
+    if failures:
+        log.error("a worker broke down", error=repr(failures[0]))
+    return 1 if failures else 0
+
+
+def _desk(settings: ServeSettings, ledger: Ledger, keep: Keep, limits: Limits, wake: threading.Event) -> Desk:
+    return Desk(
+        ledger, ApiKeys(settings.keys_file), keep, limits, settings.max_upload_bytes, settings.once_by_digest, wake.set
+    )
+
+
+def _server(settings: ServeSettings, app: object) -> uvicorn.Server:
+    host, _, port = settings.listen.rpartition(":")
+    config = uvicorn.Config(
+        app, host=host.strip("[]"), port=int(port), log_config=None, access_log=False, server_header=False,  # type: ignore[arg-type]
+        ssl_certfile=settings.cert, ssl_keyfile=settings.key, timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    return uvicorn.Server(config)
+
+
+def _work(worker: Worker, stop: threading.Event, wake: threading.Event, failures: list[BaseException]) -> None:
+    try:
+        while not stop.is_set():
+            try:
+                busy = worker.turn()
+            except TryLater as error:
+                log.warning("waiting", reason=error.reason)
+                busy = False
+            if not busy:
+                wake.wait(IDLE_S)
+                wake.clear()
+    except BaseException as error:
+        failures.append(error)
+        raise
+
+
+def _measure(ledger: Ledger, health: Health) -> None:
+    try:
+        with ledger.read() as session:
+            states = archives.counts(session)
+        health.ready("ledger", True)
+    except TryLater as error:
+        health.ready("ledger", False, error.reason)
+        return
+    for state in (archives.WAITING, archives.WORKING, archives.PUBLISHED, archives.FAILED):
+        metrics.archives_state.labels(state=state).set(states.get(state, 0))

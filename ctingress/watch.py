@@ -1,0 +1,195 @@
+"""python -m ctingress watch DIR: each finished file is ingested once, then moved to done/ or failed/."""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import structlog
+
+from ctingress.ingest import Ingested, Options
+from ctingress.open import Limits
+from ctingress.pack import PARTS, Received, pack
+from ctingress.refuse import BadArchive
+from ctingress.write import NotWritten
+from schemas.errors import InvalidMessage, TryLater
+
+log = structlog.get_logger()
+
+ARCHIVES = (".zip", ".zic", ".tar", ".tgz", ".gz", ".cff")
+DONE, FAILED = "done", "failed"
+UNFINISHED = (".part", ".partial", ".filepart", ".tmp", ".crdownload")
+_NAMES = uuid.UUID("0c9a4c0e-7a0b-5d6e-9c57-7d0a3f1f5b11")
+
+Ingest = Callable[[Path, Options], Ingested]
+
+
+@dataclass(frozen=True)
+class Drop:
+    """What is ingested together: an archive, or the parts of one recording."""
+
+    files: tuple[Path, ...]
+
+    def marks(self) -> tuple[tuple[str, int, int], ...]:
+        """Name, size and mtime (ns) of each: while they change, somebody is still writing."""
+        return tuple((f.name, f.stat().st_size, f.stat().st_mtime_ns) for f in self.files)
+
+
+class Watch:
+    """One folder and what is below it. A file counts as finished when it has not changed for settle_s."""
+
+    def __init__(
+        self,
+        folder: Path,
+        options: Options,
+        ingest: Ingest,
+        limits: Limits,
+        *,
+        settle_s: float = 10.0,
+        lonely_s: float = 3600.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """ingest: ctingress.ingest's, over connections that stand; lonely_s: how long a CFG or DAT file waits for the other.
+
+        Raises OSError when the folder cannot be worked in.
+        """
+        self._folder = folder
+        self._options = options
+        self._ingest = ingest
+        self._limits = limits
+        self._settle_s = settle_s
+        self._lonely_s = lonely_s
+        self._clock = clock
+        self._seen: dict[tuple[Path, ...], tuple[object, float]] = {}
+        self._left_alone: set[Path] = set()
+        for where in (DONE, FAILED):
+            (folder / where).mkdir(exist_ok=True)
+
+    def turn(self) -> int:
+        """Looks once; ingests what is finished; returns how many were moved. Blocks.
+
+        Raises TryLater, after all have had their turn, when BTrDB or Kafka were away; such a file stays, and the next turn
+        tries it again under the same RequestID, so nothing is doubled.
+        """
+        moved = 0
+        away: TryLater | None = None
+        drops = list(self._drops())
+        self._seen = {files: seen for files, seen in self._seen.items() if files in {drop.files for drop in drops}}
+        for drop in drops:
+            try:
+                rested = self._rested(drop)
+            except FileNotFoundError:
+                continue  # moved away meanwhile
+            alone = drop.files[0].suffix.lower() in PARTS and not _whole(drop)
+            if alone and rested > self._lonely_s:
+                self._move(drop, FAILED, "a CFG file and its DAT file belong together; the other never came")
+                moved += 1
+            elif not alone and rested >= self._settle_s:
+                try:
+                    self._take(drop)
+                    moved += 1
+                except TryLater as error:
+                    away = error
+        if away is not None:
+            raise away
+        return moved
+
+    def _rested(self, drop: Drop) -> float:
+        """For how long, by our own clock, it has not changed."""
+        marks = drop.marks()
+        known = self._seen.get(drop.files)
+        if known is None or known[0] != marks or any(size == 0 for _, size, _ in marks):
+            self._seen[drop.files] = (marks, self._clock())
+            return 0.0
+        return self._clock() - known[1]
+
+    def _take(self, drop: Drop) -> None:
+        options = replace(self._options, request_id=str(_request_id(drop)), file_name=_title(drop))
+        with tempfile.TemporaryDirectory(prefix="ctingress-") as folder:
+            try:
+                packed = pack([Received(f.name, f) for f in drop.files], Path(folder), self._limits)
+                done = self._ingest(packed.path, options)
+            except (BadArchive, InvalidMessage) as error:
+                self._move(drop, FAILED, f"{_title(drop)}: {getattr(error, 'reason', error)}")
+                return
+            except NotWritten as error:
+                if not error.for_good:
+                    raise TryLater(str(error), after_s=self._settle_s) from error
+                self._move(drop, FAILED, str(error))
+                return
+        self._move(drop, DONE, "")
+        log.info("ingested", file=_title(drop), request_id=done.request_id, data_sets=len(done.data_sets))
+
+    def _drops(self) -> Iterator[Drop]:
+        """Archives by themselves, parts of a recording by folder and stem, whatever the case."""
+        parts: dict[tuple[Path, str], list[Path]] = {}
+        for path in sorted(self._folder.rglob("*")):
+            within = path.relative_to(self._folder).parts
+            if within[0] in (DONE, FAILED) or any(name.startswith(".") for name in within) or not path.is_file():
+                continue
+            kind = path.suffix.lower()
+            if kind in PARTS:
+                parts.setdefault((path.parent, path.stem.lower()), []).append(path)
+            elif kind in ARCHIVES:
+                yield Drop((path,))
+            elif kind not in UNFINISHED and path not in self._left_alone:
+                self._left_alone.add(path)
+                log.warning("left alone: not a COMTRADE file or archive by its name", file=str(path))
+        for files in parts.values():
+            yield Drop(tuple(files))
+
+    def _move(self, drop: Drop, where: str, why: str) -> None:
+        for file in drop.files:
+            target = _free(self._folder / where / file.relative_to(self._folder))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.move(file, target)
+            if why:
+                target.with_name(target.name + ".error.txt").write_text(why + "\n")
+        if why:
+            log.error("failed", file=_title(drop), reason=why)
+
+
+def _whole(drop: Drop) -> bool:
+    return {".cfg", ".dat"} <= {file.suffix.lower() for file in drop.files}
+
+
+def _title(drop: Drop) -> str:
+    return next((file.name for file in drop.files if file.suffix.lower() == ".cfg"), drop.files[0].name)
+
+
+def _request_id(drop: Drop) -> uuid.UUID:
+    """The same for the same content, name and time of writing: after a crash the event is the one that was published before."""
+    digest = hashlib.sha256()
+    for name, _, mtime_ns in drop.marks():
+        digest.update(f"{name}\0{mtime_ns}\0".encode())
+    for file in drop.files:
+        with file.open("rb") as content:
+            digest.update(hashlib.file_digest(content, "sha256").digest())
+    return uuid.uuid5(_NAMES, digest.hexdigest())
+
+
+def _free(path: Path) -> Path:
+    number = 2
+    free = path
+    while free.exists():
+        free = path.with_name(f"{path.stem}-{number}{path.suffix}")
+        number += 1
+    return free
+
+
+def watch(turn: Callable[[], int], pause: Callable[[float], bool], every_s: float) -> None:
+    """Turns until pause(seconds) says that it is time to stop; what is away is waited for."""
+    wait_s = every_s
+    while not pause(wait_s):
+        try:
+            turn()
+            wait_s = every_s
+        except TryLater as error:
+            wait_s = min(max(wait_s * 2, error.after_s), 300.0)
+            log.warning("trying again later", reason=error.reason, wait_s=wait_s)

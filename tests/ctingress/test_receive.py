@@ -1,0 +1,313 @@
+"""Archives over HTTP: what is answered at once, and what becomes of an upload in the background."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import btrdb
+import httpx
+import pytest
+from cryptography.fernet import Fernet
+from sqlalchemy import text
+from starlette.testclient import TestClient
+
+from callers import ApiKeys
+from ctingress.keep import Keep
+from ctingress.open import Limits
+from ctingress.receive import Desk, make_app
+from ctingress.work import Worker
+from devstack.keys import make_keys
+from examples.make_comtrade import fault_archive
+from ledger import Ledger
+from schemas.encoding import decode
+from schemas.topics import topics
+from stream.memory import MemoryBroker
+from tests.btrdb_server import Running, start
+
+from .conftest import DAT, Cfg
+
+HOOK = "ctingress.on_complete"
+LIMITS = Limits(1000, 1 << 28, 200)
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    with pytest.MonkeyPatch.context() as env:
+        running = start(tmp_path_factory.mktemp("btrdb"))
+        env.setenv("BTRDB_CA_BUNDLE", str(running.settings.ca))
+        yield running
+        running.server.stop()
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("archive") / "fault.zip"
+    fault_archive(path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def broker() -> MemoryBroker:
+    broker = MemoryBroker()
+    broker.admin().ensure_topics(topics(("py3.11",), 1), 1, 8 * MIB)
+    return broker
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", [Fernet.generate_key().decode()])
+    opened.migrate()
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def keys(tmp_path: Path, server: Running) -> dict[str, str]:
+    """alice's key is BTrDB's, too; bob's is not."""
+    made = make_keys({"bob": (), "admin": ("admin",)}, tmp_path / "keys.json")
+    entries = json.loads((tmp_path / "keys.json").read_text())["keys"]
+    entries.append({"sha256": hashlib.sha256(server.key.encode()).hexdigest(), "user": "alice", "roles": []})
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": entries}))
+    return {**made, "alice": server.key}
+
+
+@pytest.fixture
+def desk(tmp_path: Path, ledger: Ledger, keys: dict[str, str]) -> Desk:
+    keep = Keep(f"file://{tmp_path / 'archives'}")
+    return Desk(ledger, ApiKeys(tmp_path / "keys.json"), keep, LIMITS, max_upload=4 * MIB)
+
+
+@pytest.fixture
+def worker(ledger: Ledger, desk: Desk, broker: MemoryBroker, server: Running) -> Worker:
+    return a_worker(ledger, desk, broker, server)
+
+
+def a_worker(ledger: Ledger, desk: Desk, broker: MemoryBroker, server: Running, **changed: Any) -> Worker:
+    def connect(key: str) -> Any:
+        return btrdb.connect(server.endpoint, apikey=key)
+
+    return Worker(ledger, desk.keep, broker.producer(), connect, limits=LIMITS, largest_message=8 * MIB, **changed)
+
+
+@pytest.fixture
+def http(desk: Desk, keys: dict[str, str]) -> TestClient:
+    """alice's client."""
+    return TestClient(make_app(desk), headers={"Authorization": f"Bearer {keys['alice']}"})
+
+
+def posted(http: TestClient, body: bytes, **query: str) -> httpx.Response:
+    headers = {"Content-Type": "application/zip"}
+    answer: httpx.Response = http.post("/v1/archives", params=query, content=body, headers=headers)
+    return answer
+
+
+def events(broker: MemoryBroker) -> list[dict[str, Any]]:
+    consumer = broker.consumer([HOOK], "test")
+    found = consumer.poll(0.2, 100)
+    consumer.close()
+    return [decode(HOOK, message.value, message.headers) for message in found]
+
+
+def due(ledger: Ledger) -> None:
+    with ledger.write() as session:
+        session.execute(text("UPDATE archive SET not_before_ms = 0, lease_until_ms = 0"))
+
+
+def test_an_upload_is_answered_at_once_and_published_in_the_background(
+    http: TestClient, worker: Worker, broker: MemoryBroker, archive: bytes, tmp_path: Path
+) -> None:
+    answer = posted(http, archive, tags="north, line-4", name="fault.zip")
+    state = answer.json()
+    assert (answer.status_code, state["State"], state["File"]) == (202, "waiting", "fault.zip")
+    assert answer.headers["location"] == f"/v1/archives/{state['RequestID']}"
+    assert {d["Success"] for d in state["DataSets"]} == {None}
+    assert events(broker) == []
+    assert worker.turn() is True
+    (event,) = events(broker)
+    assert (event["RequestID"], event["Tags"], event["File"]) == (state["RequestID"], ["line-4", "north"], "fault.zip")
+    assert event["SubmittedAt"] == state["SubmittedAt"]
+    after = http.get(answer.headers["location"]).json()
+    assert after["State"] == "published"
+    assert [d["Name"] for d in after["DataSets"]] == [d["Name"] for d in event["DataSets"]]
+    assert {d["Success"] for d in after["DataSets"]} == {True}
+    assert list((tmp_path / "archives").iterdir()) == []
+    assert worker.turn() is False
+
+
+def test_the_data_is_written_under_the_uploaders_key(
+    http: TestClient, worker: Worker, broker: MemoryBroker, archive: bytes, keys: dict[str, str]
+) -> None:
+    bobs = {"Authorization": f"Bearer {keys['bob']}"}
+    answer = http.post("/v1/archives", content=archive, headers=bobs)
+    assert answer.status_code == 202
+    worker.turn()
+    state = http.get(answer.headers["location"], headers=bobs).json()
+    assert state["State"] == "failed"
+    assert state["Error"] == "BTrDB refuses the uploader's key: invalid api key"
+    assert events(broker) == []
+
+
+@pytest.mark.parametrize("field", ["file", "anything"])
+def test_a_form_file_is_taken_under_its_own_name(http: TestClient, archive: bytes, field: str) -> None:
+    answer = http.post("/v1/archives", files={field: ("Störfall 1.zip", archive)})
+    assert (answer.status_code, answer.json()["File"]) == (202, "Störfall 1.zip")
+
+
+def test_a_cfg_and_its_dat_are_taken_as_two_form_files(http: TestClient, cfg: Cfg) -> None:
+    answer = http.post("/v1/archives", files=[("a", ("f.cfg", cfg().encode())), ("b", ("f.dat", DAT))])
+    assert answer.status_code == 202
+    assert [d["Name"] for d in answer.json()["DataSets"]] == ["/f.cfg"]
+
+
+def test_the_same_idempotency_key_gives_the_first_request_id(http: TestClient, archive: bytes, tmp_path: Path) -> None:
+    headers = {"Idempotency-Key": "upload-7"}
+    first = http.post("/v1/archives", content=archive, headers=headers)
+    again = http.post("/v1/archives", content=archive, headers=headers)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert again.json()["RequestID"] == first.json()["RequestID"]
+    assert len(list((tmp_path / "archives").iterdir())) == 1
+
+
+def test_an_idempotency_key_belongs_to_one_content(http: TestClient, archive: bytes, cfg: Cfg) -> None:
+    headers = {"Idempotency-Key": "upload-8"}
+    http.post("/v1/archives", content=archive, headers=headers)
+    files = [("a", ("f.cfg", cfg().encode())), ("b", ("f.dat", DAT))]
+    answer = http.post("/v1/archives", files=files, headers=headers)
+    assert answer.status_code == 422
+    assert "was used for another upload" in answer.json()["detail"]
+
+
+def test_by_a_setting_the_same_content_and_tags_are_the_same_upload(
+    desk: Desk, keys: dict[str, str], archive: bytes
+) -> None:
+    app = make_app(dataclasses.replace(desk, once_by_digest=True))
+    http = TestClient(app, headers={"Authorization": f"Bearer {keys['alice']}"})
+    first, again, other = (posted(http, archive, tags=tags) for tags in ("a,b", "b,a", "c"))
+    assert (first.status_code, again.status_code, other.status_code) == (202, 200, 202)
+    assert again.json()["RequestID"] == first.json()["RequestID"] != other.json()["RequestID"]
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "code", "why"),
+    [
+        ({}, b"", 422, "there is no file; send a zip"),
+        ({}, b"hello", 422, "is no archive, or a damaged one; send a zip"),
+        ({}, b"x" * (4 * MIB + 1), 413, "the upload has 4194305 bytes; at most 4194304 are taken"),
+        ({"timezone": "Mars/Olympus"}, b"x", 400, "timezone: "),
+        ({"tags": ",".join(map(str, range(101)))}, b"x", 400, "tags: at most 100"),
+        ({"name": "x" * 256}, b"x", 400, "name: has 256 characters; at most 255"),
+    ],
+)
+def test_a_wrong_upload_is_refused_with_what_would_be_right(
+    http: TestClient, query: dict[str, str], body: bytes, code: int, why: str, tmp_path: Path
+) -> None:
+    answer = posted(http, body, **query)
+    assert answer.status_code == code
+    assert answer.headers["content-type"] == "application/problem+json"
+    assert why in answer.json()["detail"]
+    assert not (tmp_path / "archives").exists()
+
+
+def test_an_upload_without_a_length_is_cut_off_at_the_limit(http: TestClient) -> None:
+    answer = http.post("/v1/archives", content=(b"x" * MIB for _ in range(20)))
+    assert (answer.status_code, "more than 4194304 bytes" in answer.json()["detail"]) == (413, True)
+
+
+def test_a_form_is_cut_off_at_the_limit(http: TestClient) -> None:
+    answer = http.post("/v1/archives", files={"file": ("a.zip", b"x" * (4 * MIB))})
+    assert answer.status_code == 413
+
+
+@pytest.mark.parametrize("key", ["", "Bearer wrong", "Basic YWxpY2U6eA=="])
+def test_who_has_no_known_key_is_told_how_to_give_one(http: TestClient, key: str, archive: bytes) -> None:
+    answer = http.post("/v1/archives", content=archive, headers={"Authorization": key})
+    assert answer.status_code == 401
+    assert answer.headers["www-authenticate"] == "Bearer"
+    assert "Authorization: Bearer <API key>" in answer.json()["detail"]
+
+
+def test_an_archive_is_shown_to_its_uploader_and_to_admins_only(
+    http: TestClient, keys: dict[str, str], archive: bytes
+) -> None:
+    where = posted(http, archive).headers["location"]
+    codes = {
+        user: http.get(where, headers={"Authorization": f"Bearer {keys[user]}"}).status_code
+        for user in ("alice", "bob", "admin")
+    }
+    assert codes == {"alice": 200, "bob": 404, "admin": 200}
+    assert http.get("/v1/archives/not-a-uuid").status_code == 400
+
+
+def test_what_is_away_is_waited_for_and_the_upload_is_not_lost(
+    http: TestClient, ledger: Ledger, desk: Desk, broker: MemoryBroker, server: Running, archive: bytes
+) -> None:
+    where = posted(http, archive).headers["location"]
+
+    def away(key: str) -> Any:
+        raise ConnectionError("nobody listens")
+
+    gone = Worker(ledger, desk.keep, broker.producer(), away, limits=LIMITS, largest_message=8 * MIB)
+    assert gone.turn()
+    state = http.get(where).json()
+    assert (state["State"], state["Error"]) == ("waiting", "BTrDB: nobody listens")
+    due(ledger)
+    assert a_worker(ledger, desk, broker, server).turn()
+    assert http.get(where).json()["State"] == "published"
+    assert len(events(broker)) == 1
+
+
+def test_what_stays_away_is_given_up_with_the_reason(
+    http: TestClient, ledger: Ledger, desk: Desk, broker: MemoryBroker, archive: bytes
+) -> None:
+    where = posted(http, archive).headers["location"]
+
+    def away(key: str) -> Any:
+        raise ConnectionError("nobody listens")
+
+    worker = Worker(ledger, desk.keep, broker.producer(), away, limits=LIMITS, largest_message=8 * MIB, give_up_s=0.0)
+    due(ledger)
+    worker.turn()
+    state = http.get(where).json()
+    assert state["State"] == "failed"
+    assert state["Error"].startswith("given up after 0 h: BTrDB: nobody listens")
+
+
+def test_an_event_that_was_published_before_the_process_died_is_not_published_again(
+    http: TestClient, worker: Worker, broker: MemoryBroker, ledger: Ledger, archive: bytes
+) -> None:
+    request_id = posted(http, archive).json()["RequestID"]
+    with ledger.write() as session:
+        session.execute(
+            text(
+                "INSERT INTO event (hook, request_id, subject, submitted_at, tags, body, matches, received_at_ms)"
+                " VALUES (:hook, :id, '', '', '[]', '{}', '[]', 1)"
+            ),
+            {"hook": HOOK, "id": request_id},
+        )
+    assert worker.turn()
+    assert http.get(f"/v1/archives/{request_id}").json()["State"] == "published"
+    assert events(broker) == []
+
+
+def test_an_upload_is_refused_for_a_while_when_the_ledger_is_away(http: TestClient, desk: Desk, archive: bytes) -> None:
+    with desk.ledger.engine.begin() as connection:
+        connection.execute(text("SELECT 1"))
+        blocker = desk.ledger.engine.raw_connection()
+        blocker.cursor().execute("BEGIN IMMEDIATE")
+        answer = posted(http, archive)
+        blocker.cursor().execute("ROLLBACK")
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "10")
+
+
+def test_the_page_and_its_scripts_come_from_here(http: TestClient) -> None:
+    page = http.get("/docs").text
+    assert "https://" not in page and "http://" not in page
+    assert http.get("/docs/static/swagger-ui-bundle.js").status_code == 200
+    paths = http.get("/openapi.json").json()["paths"]
+    assert set(paths) == {"/v1/archives", "/v1/archives/{request_id}"}
