@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-all lint lock bench-latency bench-btrdb bench-dispatch clean
+.PHONY: help demo up down test test-all lint lock bench-latency bench-btrdb bench-dispatch bench-sandbox clean
 
 help:
 	@echo "make demo            the whole story on this machine: archive in, handlers run, emails out"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-latency   published event -> handler's first line; writes bench/results/latency.json"
 	@echo "make bench-btrdb     ten million points into the development server and back, beside a bare file"
 	@echo "make bench-dispatch  events in -> tasks out, beside a bare producer; BENCH_LEDGER=postgresql for the other ledger"
+	@echo "make bench-sandbox   sandboxed runs beside a bare fork, RQ, Celery, bubblewrap; writes bench/results/sandbox.json"
 	@echo "make lock            pins requirements/all.in anew into requirements/all.txt"
 	@echo "make clean           removes .venv, .devstack and .cache"
 
@@ -57,6 +58,9 @@ bench-btrdb: $(STAMP)
 
 bench-dispatch: $(STAMP)
 	@$(BIN)/python -m bench.dispatch
+
+bench-sandbox: $(STAMP)
+	@$(BIN)/python -m bench.sandbox
 
 clean:
 	rm -rf $(VENV) .devstack .cache

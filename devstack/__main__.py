@@ -65,13 +65,17 @@ def _lock() -> int:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([f"{folder}/bin/pip", "install", "-q", "uv"], check=True)
         uv = shutil.which("uv", path=f"{folder}/bin") or "uv"
-        subprocess.run(
-            [uv, "pip", "compile", "-q", "--universal", "--python-version", "3.11", "--generate-hashes", "--no-emit-index-url",
-             "--no-header", "--no-annotate", "requirements/all.in", "-o", "requirements/all.txt"],
-            check=True,
-            cwd=ROOT,
-            env={**os.environ, "UV_NATIVE_TLS": "true"},
-        )  # fmt: skip
+        for wanted, pinned in (
+            ("requirements/all.in", "requirements/all.txt"),
+            ("bench/peers/requirements.in", "bench/peers/requirements.txt"),
+        ):
+            subprocess.run(
+                [uv, "pip", "compile", "-q", "--universal", "--python-version", "3.11", "--generate-hashes",
+                 "--no-emit-index-url", "--no-header", "--no-annotate", wanted, "-o", pinned],
+                check=True,
+                cwd=ROOT,
+                env={**os.environ, "UV_NATIVE_TLS": "true"},
+            )  # fmt: skip
     return 0
 
 
