@@ -12,6 +12,7 @@ help:
 	@echo "make demo            the whole story on this machine: archive in, handlers run, emails out"
 	@echo "make demo FILE=some.zip TAGS=a,b   the same with your own COMTRADE archive"
 	@echo "make up / make down  the same stack left running; source .devstack/env to use it"
+	@echo "make runtimes        builds a runtime for every Python found here (executor/runtimes/); up, demo and tests use them"
 	@echo "make test            all tests (make test-all: the slow ones too)"
 	@echo "make lint            ruff, mypy --strict, import-linter"
 	@echo "make bench-latency   published event -> handler's first line; writes bench/results/latency.json"
@@ -19,6 +20,7 @@ help:
 	@echo "make bench-dispatch  events in -> tasks out, beside a bare producer; BENCH_LEDGER=postgresql for the other ledger"
 	@echo "make bench-sandbox   sandboxed runs beside a bare fork, RQ, Celery, bubblewrap; writes bench/results/sandbox.json"
 	@echo "make lock            pins requirements/all.in anew into requirements/all.txt"
+	@echo "make lock-runtimes   the same for executor/runtimes/*.txt"
 	@echo "make clean           removes .venv, .devstack and .cache"
 
 $(STAMP): requirements/all.txt client/pyproject.toml devstack/install
@@ -49,6 +51,13 @@ lint: $(STAMP)
 
 lock: $(STAMP)
 	@$(BIN)/python -m devstack lock
+
+.PHONY: runtimes lock-runtimes
+runtimes: $(STAMP)
+	@$(BIN)/python -m devstack runtimes
+
+lock-runtimes: $(STAMP)
+	@$(BIN)/python -m devstack runtimes --lock
 
 bench-latency: $(STAMP)
 	@$(BIN)/python -m bench.latency

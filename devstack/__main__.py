@@ -1,4 +1,4 @@
-"""python -m devstack demo|up|down|fetch|lock: what the Makefile calls."""
+"""python -m devstack demo|up|down|fetch|lock|runtimes: what the Makefile calls."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from devstack import kafka, tell
+from devstack import kafka, runtimes, tell
 from devstack.demo import StoryFailed, demo
 from devstack.run import NotUp, bring_down, bring_up, supervise
 from devstack.supervisor import StartFailed
@@ -33,13 +33,27 @@ def main(arguments: list[str] | None = None) -> int:
     verbs.add_parser("supervise", help="run the stack in the foreground (up does this in the background)")
     verbs.add_parser("fetch", help="bring what Kafka needs to this machine")
     verbs.add_parser("lock", help="pin requirements/all.in anew")
+    build = verbs.add_parser(
+        "runtimes", help="build the runtimes of executor/runtimes/ whose Python is on this machine"
+    )
+    build.add_argument("--full", action="store_true", help="with the full list where there is one (some GB each)")
+    build.add_argument("--lock", action="store_true", help="resolve their packages anew instead")
+    build.add_argument("names", nargs="*", help="only these, as in py3.7")
     given = parser.parse_args(arguments)
     try:
         return _do(given)
     except KeyboardInterrupt:
         tell.problem("stopped by Ctrl-C; everything it had started is gone")
         return 130
-    except (StoryFailed, StartFailed, NotUp, kafka.NoKafka, OSError, subprocess.CalledProcessError) as error:
+    except (
+        StoryFailed,
+        StartFailed,
+        NotUp,
+        kafka.NoKafka,
+        runtimes.BuildFailed,
+        OSError,
+        subprocess.CalledProcessError,
+    ) as error:
         tell.problem(str(error))
         return 1
 
@@ -56,7 +70,18 @@ def _do(given: argparse.Namespace) -> int:
     if given.verb == "fetch":
         kafka.fetch(tell.progress)
         return 0
+    if given.verb == "runtimes":
+        return _runtimes(given)
     return _lock()
+
+
+def _runtimes(given: argparse.Namespace) -> int:
+    if given.lock:
+        runtimes.lock(tell.progress, given.names)
+        return 0
+    built = runtimes.build(tell.progress, given.names, given.full)
+    tell.progress(f"{len(built)} runtimes in {runtimes.BUILT.relative_to(ROOT)}: {', '.join(built)}")
+    return 0
 
 
 def _lock() -> int:

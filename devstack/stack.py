@@ -11,7 +11,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
-from devstack import kafka
+from devstack import kafka, runtimes
 from devstack.layout import METRICS, RUNTIME, Layout, prepare
 from devstack.supervisor import Process, Supervisor
 
@@ -27,6 +27,8 @@ class Stack:
     def __init__(self, state: Path) -> None:
         self.layout: Layout = prepare(state)
         self.supervisor = Supervisor(self.layout.state)
+        # its own Python first, which is awake from the start; with nothing built it is the only one
+        self._runtimes: dict[str, Path] = {RUNTIME: Path(sys.executable), **runtimes.built()}
         self._kafka = kafka.command(self.layout.state / "kafka", self.layout.address)
         self.bootstrap = self._kafka.bootstrap
 
@@ -89,7 +91,7 @@ class Stack:
             "EVENTPROC_REINVITE_AFTER_S": "5",
             "EVENTPROC_MAIL_DIGEST_EVERY_S": "30",
             "EVENTPROC_MAIL_DOMAINS": os.environ.get("EVENTPROC_MAIL_DOMAINS", "*"),
-            "REGISTRY_RUNTIMES": RUNTIME,
+            "REGISTRY_RUNTIMES": ",".join(self._runtimes),
         }
         if station in METRICS:
             shared["EVENTPROC_METRICS_PORT"] = str(METRICS[station])
@@ -150,7 +152,7 @@ class Stack:
     def _executor(self) -> Process:
         layout, tls = self.layout, self.layout.certificates
         env = {
-            "EXECUTOR_RUNTIMES": f"{RUNTIME}={sys.executable}",
+            "EXECUTOR_RUNTIMES": ",".join(f"{name}={python}" for name, python in self._runtimes.items()),
             "EXECUTOR_REGISTRY": layout.at("executors"),
             "EXECUTOR_REGISTRY_CA": str(tls.ca),
             "EXECUTOR_TOKEN_FILE": str(layout.state / "service-token"),

@@ -7,12 +7,15 @@ import sys
 import threading
 import uuid
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 from executor.ask import Registry
 from executor.execute import Execute
+from executor.sandbox import filesystem
 from executor.sandbox.job import Access, SandboxUnavailable
 from executor.sandbox.runtime import Runtime, SandboxedRuntime
+from executor.sandbox.sleep import SleepingRuntime
 from executor.settings import ExecutorSettings, available_memory, check_memory
 from schemas.topics import DEAD_LETTERS, RESULTS, tasks_topic
 from stream import loop
@@ -84,25 +87,34 @@ def main() -> int:
     return 0
 
 
-def _start_runtimes(settings: ExecutorSettings, interpreters: Mapping[str, Path]) -> dict[str, SandboxedRuntime]:
+def _start_runtimes(
+    settings: ExecutorSettings, interpreters: Mapping[str, Path]
+) -> dict[str, SandboxedRuntime | SleepingRuntime]:
     access = Access(settings.btrdb_endpoint, settings.btrdb_ca_bundle, settings.downloads_endpoint)
     named = {layer.strip() for layer in settings.required_layers.split(",") if layer.strip()}
-    runtimes: dict[str, SandboxedRuntime] = {}
-    for name, python in interpreters.items():
-        runtime = SandboxedRuntime(
-            Runtime(name, python),
+    runtimes: dict[str, SandboxedRuntime | SleepingRuntime] = {}
+    for number, (name, python) in enumerate(interpreters.items()):
+        runtime = Runtime(name, python)
+        filesystem.check(runtime)
+        make = partial(
+            SandboxedRuntime,
+            runtime,
             access,
             warm=settings.warm,
             lowest=settings.sandbox_level,
             required=named,
             scratch_dir=settings.scratch_dir,
         )
-        runtime.start()
-        metrics.sandbox_level.labels(runtime=name, level=runtime.level).set(1)
-        for layer, state in runtime.layers.items():
-            metrics.sandbox_layer.labels(layer=layer).set(1 if state == "on" else 0)
-        metrics.warm_children.labels(runtime=name).set_function(runtime.warm)
-        runtimes[name] = runtime
+        if number < settings.resident:
+            started = make()
+            started.start()
+            metrics.sandbox_level.labels(runtime=name, level=started.level).set(1)
+            for layer, state in started.layers.items():
+                metrics.sandbox_layer.labels(layer=layer).set(1 if state == "on" else 0)
+            runtimes[name] = started
+        else:
+            runtimes[name] = SleepingRuntime(name, make, settings.idle_s)
+        metrics.warm_children.labels(runtime=name).set_function(runtimes[name].warm)
     return runtimes
 
 

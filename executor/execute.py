@@ -16,6 +16,7 @@ from executor.ask import Blobs, NoSuchBlob, Registry
 from executor.lease import Leases
 from executor.sandbox.job import BtrdbAway, Ended, Job, Limits, SandboxLost
 from executor.sandbox.runtime import SandboxedRuntime
+from executor.sandbox.sleep import SleepingRuntime
 from executor.settings import ExecutorSettings
 from faults import point
 from schemas.contracts import documented_arguments
@@ -49,10 +50,10 @@ class Execute:
         settings: ExecutorSettings,
         registry: Registry,
         producer: Producer,
-        runtimes: Mapping[str, SandboxedRuntime],
+        runtimes: Mapping[str, SandboxedRuntime | SleepingRuntime],
         boot_id: str,
     ) -> None:
-        """runtimes: started sandboxes by runtime name; boot_id: of this process, new at each start."""
+        """runtimes: sandboxes by runtime name; boot_id: of this process, new at each start."""
         self._settings = settings
         self._registry = registry
         self._producer = producer

@@ -23,7 +23,11 @@ class ExecutorSettings(BaseSettings):
     instance: str | None = Field(None, description="static membership: a name that stays over restarts")
     runtimes: str = Field(description="name=interpreter pairs, comma-separated: py3.11=/opt/py3.11/bin/python")
     slots: int = Field(2, ge=1, description="handlers that run at a time")
-    warm: int = Field(2, ge=0, description="children made ready ahead, per runtime")
+    warm: int = Field(2, ge=0, description="children made ready ahead, per runtime that is awake")
+    resident: int = Field(
+        1, ge=0, description="so many runtimes, the first named, are awake from start to end; others wake with a run"
+    )
+    idle_s: float = Field(900.0, gt=0, description="another runtime sleeps again after so long without a run")
 
     registry: str = Field(description="host:port of the registry's internal service")
     registry_ca: Path | None = Field(None, description="PEM file of its CA; none: no TLS")

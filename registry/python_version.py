@@ -27,6 +27,8 @@ _INSTRUCTIONS = {
     "3.12": 0x7FFFE000000000000001F83C39EFFFFFFFFC7FFFFEA80CB030FE003BCE029A3F,
     "3.13": 0x7FFFF000000000000000000000200000007FFFFFFFFFFFFFFFFFFFFFFFFFFFF7,
 }
+KNOWN = frozenset(_INSTRUCTIONS)
+"""The minor versions that can be told by their pickles."""
 _RESUME = {"3.11": 151, "3.12": 151, "3.13": 149}
 """From 3.11 on every code object has this instruction."""
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from callers import Caller
 from ledger.handlers import NewHandler
-from registry.python_version import BlobFacts, read_blob, versions_named
+from registry.python_version import KNOWN, BlobFacts, read_blob, versions_named
 from registry.refuse import Refusal
 from schemas.addresses import allowed, check_address
 from schemas.contracts import hook_names
@@ -132,7 +132,7 @@ def _runtime(facts: BlobFacts, stated: str, accepts: Accepts) -> tuple[str, list
             minor = versions_named(stated)
         except ValueError as error:
             raise Refusal.invalid("python_version", str(error)) from error
-        if facts.candidates and minor not in facts.candidates:
+        if facts.candidates and minor in KNOWN and minor not in facts.candidates:  # a newer one is believed
             raise Refusal.invalid(
                 "python_version",
                 f"is {stated}, but the pickle was made by Python {' or '.join(facts.candidates)}; they should agree",

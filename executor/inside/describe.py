@@ -1,12 +1,13 @@
 """What this interpreter is and where its files are, for the executor to build a root that holds them."""
 
+import importlib.util
 import os
 import sys
 from typing import Any, Dict, List
 
 
 def runtime() -> Dict[str, Any]:
-    """version, executable, and paths: every file or folder that imports are served from."""
+    """version, executable, paths: every file or folder that imports are served from; lacking: what a runtime should have."""
     paths = [sys.prefix, sys.base_prefix, sys.exec_prefix, sys.base_exec_prefix]
     paths += [entry for entry in sys.path if entry]
     paths += _editable()
@@ -15,6 +16,7 @@ def runtime() -> Dict[str, Any]:
         "version": "%d.%d.%d" % sys.version_info[:3],
         "executable": sys.executable,
         "paths": [path for path in dict.fromkeys(os.path.abspath(p) for p in paths) if os.path.exists(path)],
+        "lacking": [name for name in ("dill", "btrdb") if importlib.util.find_spec(name) is None],
     }
 
 

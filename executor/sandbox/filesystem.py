@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -56,10 +57,14 @@ STASH = "/.runtime"
 
 @dataclass(frozen=True)
 class Described:
-    """What an interpreter says of itself: version as '3.11.7', paths: all that imports are served from."""
+    """What an interpreter says of itself: version as '3.11.7', paths: all that imports are served from.
+
+    lacking: those of dill and btrdb that it does not have.
+    """
 
     version: str
     paths: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -83,7 +88,7 @@ def describe(runtime: Runtime) -> Described:
             command, capture_output=True, timeout=30, check=True, env={"LANG": "C.UTF-8"}, cwd="/", text=True
         )
         said = json.loads(done.stdout)
-        return Described(str(said["version"]), tuple(str(path) for path in said["paths"]))
+        return Described(str(said["version"]), tuple(map(str, said["paths"])), tuple(map(str, said["lacking"])))
     except (OSError, subprocess.SubprocessError, ValueError, KeyError) as error:
         told = getattr(error, "stderr", None) or str(error)
         raise SandboxUnavailable(
@@ -91,6 +96,22 @@ def describe(runtime: Runtime) -> Described:
             f"{runtime.python} does not answer: {told[-500:]}",
             f"Set the path of {runtime.name}'s interpreter.",
         ) from error
+
+
+def check(runtime: Runtime) -> None:
+    """Asks the interpreter whether it is what the runtime's name says; blocks shortly. Raises SandboxUnavailable."""
+    named = re.fullmatch(r"py(\d+\.\d+)", runtime.name)
+    described = describe(runtime)
+    if named is not None and not described.version.startswith(f"{named[1]}."):
+        raise SandboxUnavailable(
+            "runtime",
+            f"{runtime.name} should be Python {named[1]}, but {runtime.python} is Python {described.version}",
+            f"Set the path of {runtime.name}'s interpreter.",
+        )
+    if "dill" in described.lacking:
+        raise SandboxUnavailable(
+            "runtime", f"{runtime.python} has no dill, so that it can load no handler", "Install dill in it."
+        )
 
 
 def root(described: Described, access: Access) -> Root:

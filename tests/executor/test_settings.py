@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from executor.sandbox import filesystem
+from executor.sandbox.job import Runtime, SandboxUnavailable
 from executor.settings import MIB, ExecutorSettings, available_memory, check_memory
 
 
@@ -54,3 +56,11 @@ def test_slots_that_together_could_outgrow_the_container_are_refused_naming_the_
 
     with pytest.raises(ValueError, match="lower EXECUTOR_SLOTS or EXECUTOR_MEMORY_BYTES"):
         check_memory(settings(slots=3, memory_bytes=1024 * MIB, reserve_bytes=512 * MIB), 2560 * MIB)
+
+
+def test_a_runtime_whose_interpreter_is_another_python_is_refused_at_start() -> None:
+    own = Path(sys.executable)
+
+    filesystem.check(Runtime(f"py3.{sys.version_info.minor}", own))
+    with pytest.raises(SandboxUnavailable, match=r"py3\.6 should be Python 3\.6, but .* is Python 3\."):
+        filesystem.check(Runtime("py3.6", own))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import dill
@@ -12,7 +13,7 @@ import pytest
 from ledger.credentials import unseal
 from schemas.generated import eventprocapi_pb2 as api
 from schemas.generated.eventprocapi_pb2_grpc import EventProcessingServiceStub
-from tests.registry_server import BLOB_BYTES, HOOK, KEYS, Running, bearer, entry, pickled, refusal
+from tests.registry_server import BLOB_BYTES, HOOK, KEYS, Running, bearer, entry, pickled, refusal, running
 
 
 def test_hooks_are_listed_to_anyone_with_a_key(registry: Running) -> None:
@@ -181,3 +182,8 @@ def test_a_client_in_the_field_says_nothing_of_its_python(registry: Running) -> 
     answer = registry.register(python_version="", blob=pickled(), api_key=KEYS["alice"])
 
     assert answer.handler.runtime == "py3.11"
+
+
+def test_a_client_of_a_newer_python_than_any_known_is_believed(tmp_path: Path) -> None:
+    with running(tmp_path, "py3.11,py3.14") as registry:
+        assert registry.register(python_version="3.14.0").handler.runtime == "py3.14"
