@@ -14,6 +14,7 @@ from executor.ask import Registry
 from executor.execute import Execute
 from executor.sandbox import filesystem
 from executor.sandbox.job import Access, SandboxUnavailable
+from executor.sandbox.recycle import Lifetime
 from executor.sandbox.runtime import Runtime, SandboxedRuntime
 from executor.sandbox.sleep import SleepingRuntime
 from executor.settings import ExecutorSettings, available_memory, check_memory
@@ -104,6 +105,7 @@ def _start_runtimes(
             lowest=settings.sandbox_level,
             required=named,
             scratch_dir=settings.scratch_dir,
+            lifetime=Lifetime(settings.zygote_age_s, settings.zygote_growth_bytes),
         )
         if number < settings.resident:
             started = make()
@@ -115,6 +117,7 @@ def _start_runtimes(
         else:
             runtimes[name] = SleepingRuntime(name, make, settings.idle_s)
         metrics.warm_children.labels(runtime=name).set_function(runtimes[name].warm)
+        metrics.zygote_bytes.labels(runtime=name).set_function(runtimes[name].zygote_bytes)
     return runtimes
 
 

@@ -29,6 +29,11 @@ class ExecutorSettings(BaseSettings):
     )
     idle_s: float = Field(900.0, gt=0, description="another runtime sleeps again after so long without a run")
 
+    zygote_age_s: float = Field(6 * 3600.0, gt=0, description="after which another zygote takes its place")
+    zygote_growth_bytes: int = Field(
+        256 * MIB, ge=MIB, description="of a zygote's memory, after which the same happens"
+    )
+
     registry: str = Field(description="host:port of the registry's internal service")
     registry_ca: Path | None = Field(None, description="PEM file of its CA; none: no TLS")
     token_file: Path = Field(description="file with the service token")

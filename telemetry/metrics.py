@@ -49,6 +49,7 @@ leases_lost_total = Counter("eventproc_leases_lost_total", "Runs freed because t
 claims_total = Counter("eventproc_claims_total", "Claims answered", ["answer"])
 slots = Gauge("eventproc_slots", "Handlers that may run at a time in this executor")
 slots_busy = Gauge("eventproc_slots_busy", "Handlers that are running", ["runtime"])
+zygote_bytes = Gauge("eventproc_zygote_bytes", "Private memory of the runtime's zygote", ["runtime"])
 warm_children = Gauge("eventproc_warm_children", "Children made ready ahead", ["runtime"])
 sandbox_level = Gauge(
     "eventproc_sandbox_level", "1: the level at which a runtime's sandbox stands", ["runtime", "level"]

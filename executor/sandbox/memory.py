@@ -139,6 +139,19 @@ def pid_of(pidfd: int) -> int:
     return -1
 
 
+def children_of(pid: int) -> list[int]:
+    """The children of a process's first thread; none when it is gone."""
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def private_bytes(pid: int) -> int:
+    """Private memory of one process with the page tables that map it; 0 when it is gone."""
+    return _private(_status(pid))
+
+
 def _tree(pid: int) -> tuple[list[int], int]:
     """(process ids, how many threads they have)."""
     found, index, tasks = [pid], 0, 0

@@ -1,4 +1,4 @@
-"""Children made ready ahead, and the zygote behind them: started anew when it dies."""
+"""Children made ready ahead, and the zygote behind them: started anew when it dies, and when it has served long enough."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from collections.abc import Callable
 import structlog
 
 from executor.sandbox.job import SandboxLost, SandboxUnavailable
+from executor.sandbox.recycle import Lifetime
 from executor.sandbox.zygote import Child, Zygote
 
 log = structlog.get_logger()
 
+LOOK_S = 1.0
+"""Between looks at the zygote's age."""
 AGAIN_S = (0.1, 30.0)
 """Waits between attempts to start a zygote: the first and the longest."""
 
@@ -23,11 +26,16 @@ class Pool:
     """Keeps `size` children ready. One thread fills it; take() makes a child itself when there is none."""
 
     def __init__(
-        self, start_zygote: Callable[[], Zygote], admit: Callable[[Child], None], size: int, scratch_bytes: int
+        self,
+        start_zygote: Callable[[], Zygote],
+        admit: Callable[[Child], None],
+        size: int,
+        scratch_bytes: int,
+        lifetime: Lifetime,
     ) -> None:
         """start_zygote: blocks until one is warm. admit: lets a new child out to BTrDB; returns at once.
 
-        scratch_bytes: of the children made ahead, until a job asks for others.
+        scratch_bytes: of the children made ahead, until a job asks for others. lifetime: of a zygote.
         """
         self._start_zygote = start_zygote
         self._admit = admit
@@ -37,6 +45,12 @@ class Pool:
         self._starting = threading.Lock()
         self._ready: deque[tuple[Zygote, Child]] = deque()
         self._zygote: Zygote | None = None
+        self._lifetime = lifetime
+        self._look_at = 0.0
+        self._retired: list[Zygote] = []
+        self.replaced = 0
+        """Zygotes that had served long enough."""
+        self._successor: threading.Thread | None = None
         self._closed = False
         self._thread = threading.Thread(target=self._fill_for_ever, name="warm-pool", daemon=True)
 
@@ -48,6 +62,11 @@ class Pool:
     def ready(self) -> int:
         """How many children wait."""
         return len(self._ready)
+
+    def zygote_bytes(self) -> int:
+        """Private memory of the zygote; 0 when there is none."""
+        zygote = self._zygote
+        return 0 if zygote is None or not zygote.alive else zygote.age.held_bytes()
 
     def take(self, scratch_bytes: int) -> Child:
         """A child for one run; blocks while one is made. Raises SandboxLost."""
@@ -75,10 +94,45 @@ class Pool:
             self._closed = True
             self._changed.notify_all()
         self._thread.join(30)
+        if self._successor is not None:
+            self._successor.join(30)
         while self._ready:
             _discard(self._ready.popleft()[1])
-        if self._zygote is not None:
-            self._zygote.close()
+        for zygote in [*self._retired, *([] if self._zygote is None else [self._zygote])]:
+            zygote.close()
+
+    def _recycle(self) -> None:
+        """Has an old zygote replaced by another that is warm before it is used; its children finish, then it ends."""
+        if time.monotonic() < self._look_at:
+            return
+        self._look_at = time.monotonic() + LOOK_S
+        for zygote in [one for one in self._retired if not one.busy()]:
+            self._retired.remove(zygote)
+            zygote.close()
+        old = self._zygote
+        if old is None or not old.alive or (self._successor is not None and self._successor.is_alive()):
+            return
+        if why := old.age.over(self._lifetime):
+            self._successor = threading.Thread(target=self._succeed, args=(old, why), name="successor", daemon=True)
+            self._successor.start()
+
+    def _succeed(self, old: Zygote, why: str) -> None:
+        try:
+            young = self._start_zygote()
+        except SandboxUnavailable as error:
+            log.warning("an old zygote stays: no other could be started", reason=str(error))
+            self._look_at = time.monotonic() + AGAIN_S[1]
+            return
+        with self._starting:
+            if self._zygote is not old:  # it died meanwhile, and has been replaced
+                young.close()
+                return
+            self._zygote = young
+        self.replaced += 1
+        log.info("zygote replaced", reason=why)
+        with self._changed:
+            self._retired.append(old)
+            self._changed.notify_all()
 
     def _make(self, zygote: Zygote, scratch_bytes: int) -> Child:
         child = zygote.spawn(scratch_bytes)
@@ -101,12 +155,14 @@ class Pool:
         wait = AGAIN_S[0]
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._lacking(), 1.0)
+                self._changed.wait_for(lambda: self._closed or self._lacking(), LOOK_S)
                 if self._closed:
                     return
-                if not self._lacking():
-                    continue
+                lacking = self._lacking()
                 scratch_bytes = self._scratch_bytes
+            self._recycle()
+            if not lacking:
+                continue
             try:
                 zygote = self._alive_zygote()
                 child = self._make(zygote, scratch_bytes)
@@ -123,13 +179,18 @@ class Pool:
                 self._changed.notify_all()
 
     def _lacking(self) -> bool:
-        """Whether a child should be made; the dead are thrown out first."""
+        """Whether a child should be made; the dead are thrown out first, and those of an old zygote when others are there."""
+        self._throw_out(lambda zygote, child: not zygote.alive or child.death is not None)
+        lacking = sum(zygote is self._zygote for zygote, _ in self._ready) < self._size
+        if not lacking:
+            self._throw_out(lambda zygote, _: zygote is not self._zygote)
+        return lacking
+
+    def _throw_out(self, useless: Callable[[Zygote, Child], bool]) -> None:
         for pair in list(self._ready):
-            zygote, child = pair
-            if not zygote.alive or child.death is not None:
+            if useless(*pair):
                 self._ready.remove(pair)
-                _discard(child)
-        return len(self._ready) < self._size
+                _discard(pair[1])
 
 
 def _discard(child: Child) -> None:

@@ -23,6 +23,7 @@ from executor.sandbox.job import (
 )
 from executor.sandbox.levels import LAYERS, LEFT_OUT, Level, at_least, lower, needed, reached
 from executor.sandbox.pool import Pool
+from executor.sandbox.recycle import Lifetime
 from executor.sandbox.relay import Relay
 from executor.sandbox.supervise import Supervision
 from executor.sandbox.zygote import Child, Zygote
@@ -41,6 +42,7 @@ __all__ = [
 
 log = structlog.get_logger()
 
+LIFETIME = Lifetime()
 DOOMED_S = 60.0
 """How long a kill is remembered for a run that has not come yet."""
 
@@ -59,12 +61,14 @@ class SandboxedRuntime:
         required: Collection[str] = (),
         scratch_dir: Path | None = None,
         spool: Path | None = None,
+        lifetime: Lifetime = LIFETIME,
     ) -> None:
         """warm: children made ready ahead. scratch_bytes: of those, until a job's limits say otherwise.
 
         lowest: the level below which start() refuses; it takes the strongest that can be had. required: further layers (of
         levels.LAYERS) without which it refuses. scratch_dir: where runs have their folders at level pod. spool: a directory of
         the executor's own for uploaded files, which the caller then deletes; None: only their names and sizes are kept.
+        lifetime: of a zygote, after which another takes its place.
         """
         self.runtime = runtime
         self._access = access
@@ -75,7 +79,7 @@ class SandboxedRuntime:
         self.level = Level.NAMESPACES
         self._spool = spool
         self._relay: Relay | None = None
-        self._pool = Pool(self._start_zygote, self._admit, warm, scratch_bytes)
+        self._pool = Pool(self._start_zygote, self._admit, warm, scratch_bytes, lifetime)
         self._lock = threading.Lock()
         self._running: dict[str, Supervision] = {}
         self._doomed: dict[str, tuple[float, str]] = {}
@@ -90,6 +94,14 @@ class SandboxedRuntime:
     def warm(self) -> int:
         """How many children are ready."""
         return self._pool.ready()
+
+    def zygote_bytes(self) -> int:
+        """Private memory of the zygote, in bytes."""
+        return self._pool.zygote_bytes()
+
+    def replaced(self) -> int:
+        """How many zygotes have been replaced because of their age or growth."""
+        return self._pool.replaced
 
     def start(self) -> None:
         """Starts relay and zygote, tries every layer in a first child, begins to fill the pool; blocks for seconds.

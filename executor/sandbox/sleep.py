@@ -38,6 +38,10 @@ class SleepingRuntime:
         """How many children are ready."""
         return self._runtime.warm() if self._started else 0
 
+    def zygote_bytes(self) -> int:
+        """Private memory of the zygote, in bytes; 0 while there is none."""
+        return self._runtime.zygote_bytes()
+
     def run(self, job: Job, *, on_started: Callable[[], None] | None = None) -> Ended:
         """As SandboxedRuntime.run; blocks for seconds longer when it has to be started. Raises the same."""
         with self._awake() as runtime:

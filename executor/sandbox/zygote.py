@@ -24,6 +24,7 @@ from executor.sandbox.environment import CA_BUNDLE, SCRATCH, zygote_environment
 from executor.sandbox.job import Access, Runtime, SandboxLost, SandboxUnavailable
 from executor.sandbox.levels import Level
 from executor.sandbox.memory import Watch, pid_of
+from executor.sandbox.recycle import Age
 from executor.sandbox.scratch import Folder, Folders, Mounted, Scratch
 
 START_TIMEOUT_S = 60.0
@@ -145,6 +146,7 @@ class Zygote:
         warm = self._ask(reader, made.wire(), "warm")
         self._learn(warm)
         self._control.settimeout(None)
+        self.age = Age(self._process.pid)
         self.alive = True
         threading.Thread(target=self._listen, args=(reader,), name="zygote", daemon=True).start()
 
@@ -204,6 +206,10 @@ class Zygote:
             return {"scratch": child.scratch_path}
         child.listener = folder.listen()
         return {"scratch": child.scratch_path, "route": str(folder.route)}
+
+    def busy(self) -> bool:
+        """Whether it has children, at work or waiting."""
+        return bool(self._children)
 
     @property
     def base(self) -> str:
