@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import posixpath
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,6 +26,8 @@ TEXT_LIMIT = 64 * 1024
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _SMALL = 10 * MIB
+_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, OSError, ValueError)
+"""What zipfile raises, and what it lets through from the libraries beneath it (NotImplementedError is a RuntimeError)."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +103,7 @@ class Archive:
         """A member's bytes; raises BadRecording when the archive is damaged there."""
         try:
             return self._file.read(member)
-        except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, ValueError) as error:
+        except _DAMAGE as error:
             raise BadRecording(f"{posixpath.basename(member.filename)} cannot be unpacked: {error}") from error
 
     def __enter__(self) -> Archive:
@@ -118,7 +122,7 @@ def open_archive(path: Path, limits: Limits | None = None) -> Archive:
         file = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise BadArchive("there is no such file") from None
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except _DAMAGE as error:
         raise BadArchive(f"is no zip archive, or a damaged one: {error}") from error
     try:
         return Archive(path.name, file, _members(file, limits, path.stat().st_size))

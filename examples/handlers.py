@@ -55,11 +55,12 @@ def fault_report(btrdb: Any, DataSets: Any, File: str, Recordings: Any, **kwargs
 
 
 def trip_times(btrdb: Any, DataSets: Any, Recordings: Any, **kwargs: Any) -> str:  # noqa: N803
-    """Lists when each status channel changed, relative to the recording's trigger."""
+    """Lists when each status channel changed, relative to the recording's trigger, or its start where no trigger is told."""
     from itertools import pairwise
 
     lines = []
     for recording in Recordings:
+        what, zero = ("trigger", recording["TriggerNs"]) if recording["TriggerNs"] else ("start", recording["StartNs"])
         spans = {s["Uuid"]: s for d in DataSets if d["Name"] == recording["Name"] for s in d["Streams"]}
         for channel in recording["Streams"]:
             if channel["Kind"] != "status":
@@ -68,9 +69,9 @@ def trip_times(btrdb: Any, DataSets: Any, Recordings: Any, **kwargs: Any) -> str
             points = [p for p, _ in btrdb.stream_from_uuid(channel["Uuid"]).values(span["StartNs"], span["EndNs"] + 1)]
             for before, after in pairwise(points):
                 if before.value != after.value:
-                    ms = (after.time - recording["TriggerNs"]) / 1e6
+                    ms = (after.time - zero) / 1e6
                     lines.append(
-                        f"{recording['Station']} {channel['Name']} -> {int(after.value)} at {ms:+.1f} ms from the trigger"
+                        f"{recording['Station']} {channel['Name']} -> {int(after.value)} at {ms:+.1f} ms from the {what}"
                     )
     return "\n".join(lines) or "no status channel changed"
 

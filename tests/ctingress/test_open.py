@@ -170,6 +170,23 @@ def test_a_bomb_is_refused_by_files_size_and_ratio(make_zip: Any) -> None:
         open_archive(make_zip({"a.cfg": b"\0" * (20 << 20)}))
 
 
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_damage_is_told_in_every_way_of_packing(cfg: Any, tmp_path: Path, method: int) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", method) as archive:
+        for name, content in (("a.cfg", cfg()), ("a.dat", DAT * 100), ("b.cfg", cfg()), ("b.dat", DAT)):
+            archive.writestr(name, content)
+        at = archive.getinfo("a.dat").header_offset + 30 + len("a.dat")
+    data = bytearray(path.read_bytes())
+    data[at + 4 : at + 9] = b"\xff" * 5
+    path.write_bytes(data)
+
+    found = read_all(path)
+
+    assert "a.dat cannot be unpacked" in str(found["/a.cfg"])
+    assert found["/b.cfg"] == "North"
+
+
 def test_a_damaged_member_is_its_recordings_error(cfg: Any, make_zip: Any) -> None:
     path = make_zip({"a.cfg": cfg(), "a.dat": DAT * 100, "b.cfg": cfg(), "b.dat": DAT})
     with zipfile.ZipFile(path) as archive:
