@@ -1,5 +1,13 @@
 """Past events once more, on both databases: new runs by the present handlers, that point to the old ones."""
 
+import json
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
 import pytest
 from sqlalchemy import text
 
@@ -140,3 +148,45 @@ def test_what_is_not_there_cannot_be_replayed(ledger: Ledger, handler: Handler) 
             check(session, Selection(HOOK, handler_id=gone.id))
         with pytest.raises(CannotReplay, match="has the RequestID nowhere"):
             check(session, Selection(HOOK, "nowhere"))
+
+
+def test_a_replay_whose_command_is_killed_around_a_commit_goes_on_with_its_id_and_makes_every_run_once(
+    ledger: Ledger, url: str, handler: Handler, tmp_path: Path
+) -> None:
+    # given more events than are replayed in one transaction
+    events = [an_event() for _ in range(1200)]
+    recorded(ledger, *events, matches=(handler(),))
+    replay_id, kills = str(uuid.uuid4()), tmp_path / "kills"
+    command = [sys.executable, "-m", "admin", "replay", "--since", "1h", "--replay-id", replay_id, "--json"]
+    # with this seed: before the second page's commit, then after it
+    faults = {"EVENTPROC_FAULTS": "0.25", "EVENTPROC_FAULTS_SEED": "143", "EVENTPROC_FAULTS_LOG": str(kills)}
+    # when the command dies and is given again until it comes to its end
+    died = []
+    while len(died) < 10:
+        done = subprocess.run(
+            command, env={**os.environ, **faults, "EVENTPROC_LEDGER_URL": url}, capture_output=True, check=False
+        )
+        if done.returncode == 0:
+            break
+        assert done.returncode == -signal.SIGKILL, done.stderr.decode()
+        died.append(made_by(ledger, replay_id))
+    # then it died on the way, and there is one new run for each event
+    assert died == [500, 1000] and kills.read_text().split() == [
+        "admin",
+        "ledger.before_commit",
+        "admin",
+        "ledger.after_commit",
+    ]
+    assert [run["was_there"] for run in json.loads(done.stdout)["runs"]].count(True) == 1000
+    assert made_by(ledger, replay_id) == len(events)
+    with ledger.read() as session:
+        assert counts(session) == {"queued": 2 * len(events)}
+
+
+def made_by(ledger: Ledger, replay_id: str) -> int:
+    """How many events the replay has made a run for, one each."""
+    query = text("SELECT count(*), count(DISTINCT request_id) FROM run WHERE replay_id = :id")
+    with ledger.read() as session:
+        runs, events = session.execute(query, {"id": replay_id}).one()
+    assert runs == events
+    return int(runs)
