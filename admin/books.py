@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from admin import desk
-from admin.say import as_json, fail, moment, out, table, when_ms
+from admin.say import as_json, fail, harmless, moment, out, table, when_ms
 from admin.settings import AdminSettings
 from ledger import Ledger
 from ledger.reconcile import EVENT_LOST, Books, problem, unknown_events
@@ -50,7 +50,7 @@ def matches(
             "tags": has, "met": [dataclasses.asdict(one) for one in met], "now": [dataclasses.asdict(one) for one in told]
         })  # fmt: skip
         return
-    out.print(f"The event's tags: {', '.join(has) or 'none'}")
+    out.print(harmless(f"The event's tags: {', '.join(has) or 'none'}", 1000), markup=False)
     if event:
         rows = ((f"{one.name} v{one.version}", one.handler_id, one.state, one.run_id) for one in met)
         table("\nWhen it came it met", ("handler", "id", "run is", "run"), rows)
@@ -104,7 +104,7 @@ def _tell(books: Books) -> None:
     for one in books.problems:
         out.print(f"\nDOES NOT ADD UP ({one.kind}): {one.count} {one.what}", markup=False)
         for name in one.names:
-            out.print(f"  {name}", markup=False)
+            out.print(f"  {harmless(name)}", markup=False)
         if one.count > len(one.names):
             out.print(f"  ... and {one.count - len(one.names)} more")
     if not books.problems:

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from admin import desk
-from admin.say import as_json, fail, moment, out, table, when_ms
+from admin.say import as_json, fail, harmless, moment, out, table, when_ms
 from ledger import Ledger
 from ledger.redriven import note_redriven, redriven
 from schemas.errors import InvalidMessage, TryLater
@@ -144,7 +144,7 @@ def show(
         ("reason", letter.reason), ("redriven", moment(done[number]) if number in done else "no"),
         ("bytes", "none: a tombstone" if letter.value is None else len(value)), ("value", _text(value[:SHOWN_BYTES])),
     ]  # fmt: skip
-    table("", ("", ""), rows)
+    table("", ("", ""), rows, longest=3 * SHOWN_BYTES)
     if len(value) > SHOWN_BYTES and output is None:
         out.print(f"The first {SHOWN_BYTES} of {len(value)} bytes; --output FILE writes all of them")
 
@@ -186,7 +186,7 @@ def redrive(
         table("Would be redriven" if dry_run else "Redriven", ("number", "to where it came from", "bytes"), rows)
         out.print(f"{len(chosen)} {'would be sent' if dry_run else 'sent'}; {len(before)} were redriven before")
         for one in not_sent:
-            out.print(f"not sent: {one.number}, for {one.why_not}", markup=False)
+            out.print(f"not sent: {one.number}, for {harmless(one.why_not)}", markup=False)
     if not_sent and not chosen:
         raise typer.Exit(1)
 

@@ -25,14 +25,20 @@ _AGO = re.compile(r"(\d+)(s|min|h|d|w)")
 _UNITS = {"s": "seconds", "min": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 
-def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Prints a table; what users wrote is shown as it is, never as markup."""
-    shown = Table(title=Text(title), title_justify="left", show_edge=False, pad_edge=False)
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], longest: int = 300) -> None:
+    """Prints a table; what users wrote is never markup nor a control sign, and at most longest characters of it are shown."""
+    shown = Table(title=Text(title), title_justify="left", show_edge=False, pad_edge=False, show_header=any(columns))
     for column in columns:
         shown.add_column(column, overflow="fold")
     for row in rows:
-        shown.add_row(*(Text(str(cell)) for cell in row))
+        shown.add_row(*(Text(harmless(str(cell), longest)) for cell in row))
     out.print(shown)
+
+
+def harmless(text: str, longest: int = 300) -> str:
+    """The text for a terminal: control signs, with which a name could move the cursor or hide a line, are made visible."""
+    cut = text if len(text) <= longest else f"{text[:longest]}..."
+    return "".join(sign if sign.isprintable() or sign == "\n" else "\N{REPLACEMENT CHARACTER}" for sign in cut)
 
 
 def as_json(value: Any) -> None:
@@ -42,7 +48,7 @@ def as_json(value: Any) -> None:
 
 def fail(problem: str, code: int = 1) -> typer.Exit:
     """Prints what is wrong to stderr; raise what comes back."""
-    err.print(Text(f"eventproc-admin: {problem}"))
+    err.print(Text(f"eventproc-admin: {harmless(problem, 3000)}"))
     return typer.Exit(code)
 
 

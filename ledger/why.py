@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from sqlalchemy import select
@@ -10,6 +11,8 @@ from sqlalchemy.orm import Session
 
 from ledger.handlers import list_handlers
 from ledger.tables import EventRow, HandlerRow, RunRow
+
+NAMED = 20  # of very many tags
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,19 @@ def verdicts(session: Session, hook: str, tags: tuple[str, ...]) -> list[Verdict
         elif shared:
             matches, why = True, f"shares {', '.join(shared)}"
         elif not event:
-            matches, why = False, f"wants one of {', '.join(sorted(view.tags))}; the event has no tags"
+            matches, why = False, f"wants one of {_named(view.tags)}; the event has no tags"
         else:
             matches, why = (
                 False,
-                f"wants one of {', '.join(sorted(view.tags))}; the event has {', '.join(sorted(event))}",
+                f"wants one of {_named(view.tags)}; the event has {_named(event)}",
             )
         found.append(Verdict(view.id, view.name, view.version, view.owner, tuple(view.tags), matches, why))
     return sorted(found, key=lambda verdict: (not verdict.matches, verdict.handler_id))
+
+
+def _named(tags: Collection[str]) -> str:
+    shown = ", ".join(sorted(tags)[:NAMED])
+    return shown if len(tags) <= NAMED else f"{shown} and {len(tags) - NAMED} more"
 
 
 def event_tags(session: Session, hook: str, request_id: str) -> tuple[str, ...] | None:

@@ -52,6 +52,24 @@ def test_a_replay_is_listed_first_and_made_then(ledger: Ledger, broker: MemoryBr
     assert all(run["was_there"] for run in repeated["runs"])
 
 
+def test_names_that_would_flood_a_terminal_or_steer_it_are_shown_harmless(
+    ledger: Ledger, broker: MemoryBroker, handler: Handler
+) -> None:
+    handler("h")
+    with ledger.write() as session:
+        session.execute(
+            text(
+                "INSERT INTO event (hook, request_id, subject, submitted_at, tags, body, matches, received_at_ms)"
+                " VALUES (:hook, :id, :subject, '', '[]', '', '[]', 5)"
+            ),
+            {"hook": HOOK, "id": str(uuid.uuid4()), "subject": "\x1b[2J[red]" + "x" * 1_000_000},
+        )
+
+    shown = call("replay", "--since", "1970-01-01", "--dry-run")
+
+    assert "\x1b" not in shown and "[red]xxx" in shown and len(shown) < 5_000
+
+
 def test_a_replay_says_what_is_wrong_with_its_options(ledger: Ledger, handler: Handler) -> None:
     assert "which events?" in call("replay", code=2)
     assert "'yesterday' is no time" in call("replay", "--since", "yesterday", code=2)
