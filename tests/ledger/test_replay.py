@@ -161,7 +161,7 @@ def test_a_replay_whose_command_is_killed_around_a_commit_goes_on_with_its_id_an
     # with this seed: before the second page's commit, then after it
     faults = {"EVENTPROC_FAULTS": "0.25", "EVENTPROC_FAULTS_SEED": "143", "EVENTPROC_FAULTS_LOG": str(kills)}
     # when the command dies and is given again until it comes to its end
-    died = []
+    died: list[int] = []
     while len(died) < 10:
         done = subprocess.run(
             command, env={**os.environ, **faults, "EVENTPROC_LEDGER_URL": url}, capture_output=True, check=False
