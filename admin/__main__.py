@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from admin import books, dead_letters, emails, replay
+from admin import books, check_runtime, dead_letters, emails, replay
 
 app = typer.Typer(
     name="eventproc-admin",
@@ -14,6 +14,7 @@ app = typer.Typer(
 )
 app.add_typer(dead_letters.app, name="dead-letters")
 app.command()(replay.replay)
+app.command()(check_runtime.check_runtime)
 app.command()(books.matches)
 app.command()(books.reconcile)
 app.add_typer(emails.app, name="emails")

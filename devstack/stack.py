@@ -39,7 +39,7 @@ class Stack:
         for process in self._processes():
             self.supervisor.add(process)
         self.supervisor.start(progress)
-        env = self.layout.notebook_env(self.bootstrap)
+        env = {**self.layout.notebook_env(self.bootstrap), "EXECUTOR_RUNTIMES": self._interpreters()}
         lines = [
             "# source this file to use the stack",
             *(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
@@ -131,6 +131,9 @@ class Stack:
         argv = [sys.executable, "-m", "devstack.mail", "--host", host, "--port", port, "--folder", str(layout.mail)]
         return Process("mail", argv, self._shared("mail"), ready=lambda: _listens(layout.at("smtp")), cwd=ROOT)
 
+    def _interpreters(self) -> str:
+        return ",".join(f"{name}={python}" for name, python in self._runtimes.items())
+
     def _registry(self) -> Process:
         layout, tls = self.layout, self.layout.certificates
         return self._station(
@@ -152,7 +155,7 @@ class Stack:
     def _executor(self) -> Process:
         layout, tls = self.layout, self.layout.certificates
         env = {
-            "EXECUTOR_RUNTIMES": ",".join(f"{name}={python}" for name, python in self._runtimes.items()),
+            "EXECUTOR_RUNTIMES": self._interpreters(),
             "EXECUTOR_REGISTRY": layout.at("executors"),
             "EXECUTOR_REGISTRY_CA": str(tls.ca),
             "EXECUTOR_TOKEN_FILE": str(layout.state / "service-token"),

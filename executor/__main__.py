@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from executor.ask import Registry
+from executor.check import Checker
 from executor.execute import Execute
 from executor.sandbox import filesystem
 from executor.sandbox.job import Access, SandboxUnavailable
@@ -65,6 +66,8 @@ def main() -> int:
     done = threading.Event()
     renewer = threading.Thread(target=step.leases.run, args=(done,), name="renewer", daemon=True)
     renewer.start()
+    checker = Checker(registry, settings.name, runtimes)
+    threading.Thread(target=checker.run, args=(stop,), name="checker", daemon=True).start()
     consumer = broker.consumer([tasks_topic(name) for name in interpreters], settings.group, instance=settings.instance)
     loop.run(
         consumer,

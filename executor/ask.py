@@ -102,6 +102,19 @@ class Registry:
             raise TryLater(f"the registry sent other bytes than asked for (digest {digest[:12]})")
         return blob
 
+    def next_check(self, executor: str, runtimes: Sequence[str], wait_s: float) -> api.NextCheckResponse:
+        """A handler that is being registered, to be loaded in one of these runtimes; blocks for wait_s longer than others."""
+        request = api.NextCheckRequest(executor=executor, runtimes=runtimes, wait_s=wait_s)
+        answer: api.NextCheckResponse = self._ask(self._stub.NextCheck, request, wait_s)
+        return answer
+
+    def answer_check(self, check_id: str, verdict: api.Verdict.ValueType, text: str, lacking: Sequence[str]) -> None:
+        """What came of it."""
+        self._ask(
+            self._stub.AnswerCheck,
+            api.AnswerCheckRequest(id=check_id, verdict=verdict, text=text, lacking=lacking),
+        )
+
     def close(self) -> None:
         """Closes the channel."""
         self._channel.close()
@@ -109,9 +122,9 @@ class Registry:
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         return (("authorization", f"Bearer {self._token()}"),)
 
-    def _ask(self, method: Any, request: Any) -> Any:
+    def _ask(self, method: Any, request: Any, longer_s: float = 0.0) -> Any:
         try:
-            return method(request, metadata=self._metadata(), timeout=self._timeout_s)
+            return method(request, metadata=self._metadata(), timeout=self._timeout_s + longer_s)
         except grpc.RpcError as error:
             raise _consequence(error) from error
 

@@ -79,6 +79,18 @@ class Matchable:
     runtime: str
 
 
+@dataclass(frozen=True)
+class HandlerCode:
+    """A living handler and where its pickle is: digest is for blob()."""
+
+    id: int
+    hook: str
+    name: str
+    version: int
+    owner: str
+    digest: str
+
+
 _PRESENT = and_(HandlerVersionRow.handler_id == HandlerRow.id, HandlerVersionRow.version == HandlerRow.version)
 
 
@@ -207,6 +219,24 @@ def matchable(session: Session) -> list[Matchable]:
         Matchable(handler_id, version, hook, frozenset(json.loads(tags)), owner, runtime)
         for handler_id, version, hook, tags, owner, runtime in session.execute(query)
     ]
+
+
+def codes(session: Session, runtime: str) -> list[HandlerCode]:
+    """The living handlers that run in a runtime, by id."""
+    query = (
+        select(
+            HandlerRow.id,
+            HandlerRow.hook,
+            HandlerRow.name,
+            HandlerRow.version,
+            HandlerRow.owner,
+            HandlerVersionRow.digest,
+        )
+        .join(HandlerVersionRow, _PRESENT)
+        .where(HandlerRow.removed_at_ms.is_(None), HandlerVersionRow.runtime == runtime)
+        .order_by(HandlerRow.id)
+    )
+    return [HandlerCode(*row) for row in session.execute(query)]
 
 
 def blob(session: Session, digest: str) -> bytes | None:

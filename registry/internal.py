@@ -24,6 +24,7 @@ from ledger.credentials import unseal
 from ledger.handlers import blob
 from ledger.rules import Rules
 from registry.auth import ServiceTokens
+from registry.checks import Checks, Told
 from registry.refuse import Refusal, answered
 from schemas.generated import executorapi_pb2 as api
 from schemas.generated.executorapi_pb2_grpc import ExecutorServiceServicer
@@ -49,8 +50,9 @@ class _TooMuch(Exception):
 class Executors(ExecutorServiceServicer):
     """Every call needs a service token."""
 
-    def __init__(self, ledger: Ledger, tokens: ServiceTokens, rules: Rules, answer_bytes: int) -> None:
-        """answer_bytes: of the largest answer that server and executors take."""
+    def __init__(self, ledger: Ledger, tokens: ServiceTokens, rules: Rules, answer_bytes: int, checks: Checks) -> None:
+        """answer_bytes: of the largest answer that server and executors take; checks: what registrations wait for."""
+        self._checks = checks
         self._answer_bytes = answer_bytes
         self._ledger = ledger
         self._tokens = tokens
@@ -129,6 +131,24 @@ class Executors(ExecutorServiceServicer):
             counted = hand_back(session, lease, reason, request.text, request.begun, self._rules)
         log.info("handed back", run_id=lease.run_id, reason=reason, text=request.text, counted=counted)
         return api.HandBackResponse(counted=counted)
+
+    @answered
+    def NextCheck(self, request: api.NextCheckRequest, context: grpc.ServicerContext) -> api.NextCheckResponse:
+        """A handler to load for a registration; blocks for wait_s at most."""
+        self._tokens.check(context.invocation_metadata())
+        asked, again_after_s = self._checks.take(list(request.runtimes), request.wait_s)
+        if asked is None:
+            return api.NextCheckResponse(again_after_s=again_after_s)
+        check = api.Check(id=asked.id, runtime=asked.runtime, hook=asked.hook, blob=asked.blob)
+        return api.NextCheckResponse(check=check)
+
+    @answered
+    def AnswerCheck(self, request: api.AnswerCheckRequest, context: grpc.ServicerContext) -> api.AnswerCheckResponse:
+        """Whether it loads."""
+        self._tokens.check(context.invocation_metadata())
+        loads = {api.LOADS: True, api.REFUSED: False}.get(request.verdict)
+        self._checks.answer(request.id, Told(loads, request.text, tuple(request.lacking)))
+        return api.AnswerCheckResponse()
 
     @answered
     def GetBlob(self, request: api.GetBlobRequest, context: grpc.ServicerContext) -> Iterator[api.BlobChunk]:

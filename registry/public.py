@@ -9,6 +9,7 @@ from callers import ApiKeys
 from ledger import Ledger
 from ledger.credentials import seal
 from ledger.handlers import HandlerView, list_handlers, register, remove
+from registry.checks import Checks
 from registry.refuse import Refusal, answered
 from registry.validate import Accepts, check_registration
 from schemas.contracts import hook_names
@@ -22,7 +23,9 @@ log = structlog.get_logger()
 class EventProcessing(EventProcessingServiceServicer):
     """Anyone with a valid key lists; only its owner replaces a handler; its owner or an admin removes it."""
 
-    def __init__(self, ledger: Ledger, keys: ApiKeys, accepts: Accepts) -> None:
+    def __init__(self, ledger: Ledger, keys: ApiKeys, accepts: Accepts, checks: Checks) -> None:
+        """checks: where a handler is loaded before it is registered."""
+        self._checks = checks
         self._ledger = ledger
         self._keys = keys
         self._accepts = accepts
@@ -48,6 +51,12 @@ class EventProcessing(EventProcessingServiceServicer):
         """Makes a handler or its next version, and seals the key that it runs under."""
         caller = self._keys.caller(context.invocation_metadata())
         new, notes = check_registration(request.registration, caller, self._accepts)
+        told = self._checks.ask(new.runtime, new.hook, new.blob)
+        if told.loads is False:
+            raise Refusal.invalid("blob", f"does not load in {new.runtime}: {told.text}")
+        check = f"loads in {new.runtime}" if told.loads else f"not checked: {told.text}"
+        notes += [] if told.loads else [check]
+        notes += [f"the function imports {name!r}, which {new.runtime} does not have" for name in told.lacking]
         with metrics.ledger_seconds.labels(operation="register").time(), self._ledger.write() as session:
             view = register(session, new, caller.user)
             seal(session, self._ledger, caller.user, caller.key)
@@ -58,8 +67,9 @@ class EventProcessing(EventProcessingServiceServicer):
             version=view.version,
             owner=view.owner,
             runtime=view.runtime,
+            check=check,
         )
-        return api.RegisterResponse(handler=_handler(view), notes=notes)
+        return api.RegisterResponse(handler=_handler(view), notes=notes, check=check)
 
     @answered
     def Deregister(self, request: api.DeregisterRequest, context: grpc.ServicerContext) -> api.DeregisterResponse:

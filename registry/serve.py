@@ -11,6 +11,7 @@ from callers import ApiKeys
 from ledger import Ledger
 from ledger.rules import Rules
 from registry.auth import ServiceTokens
+from registry.checks import Checks
 from registry.internal import Executors
 from registry.public import EventProcessing
 from registry.settings import MIB, RegistrySettings
@@ -26,9 +27,11 @@ class Servers:
     public: int
     internal: int
     running: tuple[grpc.Server, ...]
+    checks: Checks
 
     def stop(self, grace_s: float) -> None:
         """Takes no more calls; blocks until those under way have ended, grace_s at most."""
+        self.checks.close()
         for ended in [server.stop(grace_s) for server in self.running]:
             ended.wait()
 
@@ -36,11 +39,14 @@ class Servers:
 def serve(settings: RegistrySettings, ledger: Ledger, rules: Rules) -> Servers:
     """Starts both servers. Raises ValueError when TLS is wanted without a certificate, OSError when an address is taken."""
     accepts = Accepts(settings.runtime_names(), settings.ambiguous_python, settings.mail_domains, settings.blob_bytes)
+    checks = Checks(settings.check_s, max(1, settings.threads // 2))
     public = _server(settings.threads, settings.blob_bytes + MIB)
-    add_EventProcessingServiceServicer_to_server(EventProcessing(ledger, ApiKeys(settings.keys_file), accepts), public)
+    add_EventProcessingServiceServicer_to_server(
+        EventProcessing(ledger, ApiKeys(settings.keys_file), accepts, checks), public
+    )
     internal = _server(settings.threads, settings.answer_bytes)
     add_ExecutorServiceServicer_to_server(
-        Executors(ledger, ServiceTokens(settings.tokens_file), rules, settings.answer_bytes), internal
+        Executors(ledger, ServiceTokens(settings.tokens_file), rules, settings.answer_bytes, checks), internal
     )
     ports = (
         _listen(public, settings.listen, settings.public_tls, settings),
@@ -48,7 +54,7 @@ def serve(settings: RegistrySettings, ledger: Ledger, rules: Rules) -> Servers:
     )
     public.start()
     internal.start()
-    return Servers(ports[0], ports[1], (public, internal))
+    return Servers(ports[0], ports[1], (public, internal), checks)
 
 
 def _server(threads: int, limit: int) -> grpc.Server:

@@ -36,6 +36,9 @@ class RegistrySettings(SealSettings):
     )
     blob_bytes: int = Field(32 * MIB, ge=1024, description="largest pickle")
     answer_bytes: int = Field(64 * MIB, description="largest answer to an executor")
+    check_s: float = Field(
+        5.0, ge=0, description="a registration waits so long for an executor to load its handler; 0: not at all"
+    )
     threads: int = Field(16, ge=1)
     beat_s: float = Field(3.0, gt=0)
     grace_s: float = Field(10.0, ge=0)

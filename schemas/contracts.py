@@ -105,6 +105,12 @@ def hook_names() -> tuple[str, ...]:
 
 
 @cache
+def all_arguments(hook: str) -> tuple[str, ...]:
+    """Every keyword argument that a handler of the hook can name, but btrdb."""
+    return tuple(f["name"] for f in contracts()[hook].raw["fields"])
+
+
+@cache
 def documented_arguments(hook: str) -> tuple[str, ...]:
     """The keyword arguments that every handler of the hook gets: the contract's fields but those marked when_named."""
     return tuple(f["name"] for f in contracts()[hook].raw["fields"] if not f.get("when_named"))

@@ -87,7 +87,9 @@ class Running:
 
 
 @contextmanager
-def running(tmp_path: Path, runtimes: str = "py3.7,py3.8,py3.11", **changed: object) -> Iterator[Running]:
+def running(
+    tmp_path: Path, runtimes: str = "py3.7,py3.8,py3.11", check_s: float = 20.0, **changed: object
+) -> Iterator[Running]:
     """One with its state in tmp_path; changed: fields of Rules."""
     tls = make_certificates(tmp_path / "tls", "127.0.0.1")
     keys_file, tokens_file = tmp_path / "keys.json", tmp_path / "tokens"
@@ -96,7 +98,7 @@ def running(tmp_path: Path, runtimes: str = "py3.7,py3.8,py3.11", **changed: obj
     tokens_file.write_text(f"an-older-one\n{TOKEN}\n")
     settings = RegistrySettings(
         ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}", listen="127.0.0.1:0", internal_listen="127.0.0.1:0",
-        cert=tls.cert, key=tls.key, keys_file=keys_file, tokens_file=tokens_file, runtimes=runtimes,
+        cert=tls.cert, key=tls.key, keys_file=keys_file, tokens_file=tokens_file, runtimes=runtimes, check_s=check_s,
         mail_domains="example.com", blob_bytes=BLOB_BYTES,
     )  # fmt: skip
     ledger = Ledger.open(settings.ledger_url, [Fernet.generate_key().decode()])

@@ -1,7 +1,9 @@
 """From a pickle to a call: loads the handler, chooses its arguments, makes a text of what it returns."""
 
 import builtins
+import dis
 import importlib
+import importlib.util
 import inspect
 import sys
 from typing import Any, Dict, List, Optional, Sequence, Set
@@ -120,6 +122,32 @@ def _accepted(signature: inspect.Signature, rest: Sequence[str]) -> Set[str]:
         elif parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY):
             accepted.add(parameter.name)
     return accepted
+
+
+def lacking(handler: Any) -> List[str]:
+    """The modules that the code of a handler imports, in it or in functions within it, and that are not to be found here."""
+    names: Dict[str, None] = {}
+    codes = [getattr(function, "__code__", None) for function in _wrapped(handler)]
+    for code in codes:
+        if code is None:
+            continue
+        codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
+        level = 0
+        for instruction in dis.get_instructions(code):
+            if instruction.opname in ("LOAD_CONST", "LOAD_SMALL_INT") and isinstance(instruction.argval, int):
+                level = instruction.argval
+            elif instruction.opname == "IMPORT_NAME" and not level:
+                names[str(instruction.argval).split(".")[0]] = None
+    return [name for name in names if not _found(name)]
+
+
+def _found(name: str) -> bool:
+    if name in sys.modules:
+        return True
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
 
 
 def text_of(value: Any, limit: int) -> str:

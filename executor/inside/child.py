@@ -159,7 +159,7 @@ def _answer(
 ) -> Dict[str, Any]:
     """Connects, loads, calls. Everything before 'loading' is sent by this code alone."""
     try:
-        database = ahead.connect(job["api_key"])
+        database = None if job["only_load"] else ahead.connect(job["api_key"])
     except connect.Away as error:
         return {"kind": "away", "why": str(error)}
     except connect.KeyRefused as error:
@@ -177,6 +177,9 @@ def _answer(
         arguments = call.arguments(handler, given, [*job["documented"], "btrdb"])
     except call.Refused as error:
         return _refused(str(error))
+    if job["only_load"]:
+        lacking = ", ".join(call.lacking(handler))
+        return {"kind": "ended", "outcome": "succeeded", "text": lacking[: job["text_limit"]], "error": None}
     frames.send_packed(channel, BEGUN)
     text, told = _call(handler, arguments, warned, job["text_limit"])
     _flush()

@@ -40,6 +40,8 @@ class Job:
 
     blob: the dill pickle. arguments: the event's fields, JSON-able. documented: the names that every handler gets (btrdb comes
     on top); others only when its signature names them. source, first_line: the handler's own, for tracebacks, where known.
+    only_load: the handler is loaded and its signature checked, but it is not called and BTrDB is not asked; the text names what
+    its code imports and the runtime lacks, comma-separated.
     """
 
     run_id: str
@@ -51,6 +53,7 @@ class Job:
     handler: str
     source: str | None = field(default=None, repr=False)
     first_line: int = 0
+    only_load: bool = False
 
 
 @dataclass(frozen=True)

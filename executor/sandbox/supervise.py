@@ -270,6 +270,7 @@ def _hand_over(job: Job, access: Access, child: Child) -> bytes:
         "upload_limit": limits.uploads,
         "source": job.source,
         "first_line": job.first_line,
+        "only_load": job.only_load,
     }
     return protocol.frame(body) + protocol.raw_frame(job.blob)
 

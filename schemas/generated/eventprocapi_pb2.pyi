@@ -288,6 +288,9 @@ class RegisterResponse(_message.Message):
 
     HANDLER_FIELD_NUMBER: _builtins.int
     NOTES_FIELD_NUMBER: _builtins.int
+    CHECK_FIELD_NUMBER: _builtins.int
+    check: _builtins.str
+    """'loads in py3.11', or 'not checked: ' and why"""
     @_builtins.property
     def handler(self) -> Global___Handler: ...
     @_builtins.property
@@ -299,10 +302,11 @@ class RegisterResponse(_message.Message):
         *,
         handler: Global___Handler | None = ...,
         notes: _abc.Iterable[_builtins.str] | None = ...,
+        check: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler", "notes", b"notes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["check", b"check", "handler", b"handler", "notes", b"notes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,6 +44,29 @@ SANDBOX_LOST: HandBackReason.ValueType  # 3
 """the sandbox broke down, not the handler"""
 Global___HandBackReason: _TypeAlias = HandBackReason  # noqa: Y015
 
+class _Verdict:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _VerdictEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Verdict.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    VERDICT_UNSPECIFIED: _Verdict.ValueType  # 0
+    LOADS: _Verdict.ValueType  # 1
+    REFUSED: _Verdict.ValueType  # 2
+    """text says why, for the handler's owner"""
+    NOT_TOLD: _Verdict.ValueType  # 3
+    """the sandbox could not say; text says why"""
+
+class Verdict(_Verdict, metaclass=_VerdictEnumTypeWrapper): ...
+
+VERDICT_UNSPECIFIED: Verdict.ValueType  # 0
+LOADS: Verdict.ValueType  # 1
+REFUSED: Verdict.ValueType  # 2
+"""text says why, for the handler's owner"""
+NOT_TOLD: Verdict.ValueType  # 3
+"""the sandbox could not say; text says why"""
+Global___Verdict: _TypeAlias = Verdict  # noqa: Y015
+
 @_typing.final
 class ClaimRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
@@ -435,6 +458,136 @@ class HandBackResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HandBackResponse: _TypeAlias = HandBackResponse  # noqa: Y015
+
+@_typing.final
+class NextCheckRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    EXECUTOR_FIELD_NUMBER: _builtins.int
+    RUNTIMES_FIELD_NUMBER: _builtins.int
+    WAIT_S_FIELD_NUMBER: _builtins.int
+    executor: _builtins.str
+    """its name, for people"""
+    wait_s: _builtins.float
+    """answered with nothing after so long"""
+    @_builtins.property
+    def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that it serves"""
+
+    def __init__(
+        self,
+        *,
+        executor: _builtins.str = ...,
+        runtimes: _abc.Iterable[_builtins.str] | None = ...,
+        wait_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["executor", b"executor", "runtimes", b"runtimes", "wait_s", b"wait_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NextCheckRequest: _TypeAlias = NextCheckRequest  # noqa: Y015
+
+@_typing.final
+class NextCheckResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHECK_FIELD_NUMBER: _builtins.int
+    AGAIN_AFTER_S_FIELD_NUMBER: _builtins.int
+    again_after_s: _builtins.float
+    """unset check: ask again so much later"""
+    @_builtins.property
+    def check(self) -> Global___Check:
+        """unset: nothing to check"""
+
+    def __init__(
+        self,
+        *,
+        check: Global___Check | None = ...,
+        again_after_s: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["check", b"check"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["again_after_s", b"again_after_s", "check", b"check"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NextCheckResponse: _TypeAlias = NextCheckResponse  # noqa: Y015
+
+@_typing.final
+class Check(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    HOOK_FIELD_NUMBER: _builtins.int
+    BLOB_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    runtime: _builtins.str
+    hook: _builtins.str
+    blob: _builtins.bytes
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        runtime: _builtins.str = ...,
+        hook: _builtins.str = ...,
+        blob: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "hook", b"hook", "id", b"id", "runtime", b"runtime"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Check: _TypeAlias = Check  # noqa: Y015
+
+@_typing.final
+class AnswerCheckRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    VERDICT_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    LACKING_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    verdict: Global___Verdict.ValueType
+    text: _builtins.str
+    @_builtins.property
+    def lacking(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """modules that it imports when it is called and that the runtime does not have"""
+
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        verdict: Global___Verdict.ValueType = ...,
+        text: _builtins.str = ...,
+        lacking: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "lacking", b"lacking", "text", b"text", "verdict", b"verdict"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerCheckRequest: _TypeAlias = AnswerCheckRequest  # noqa: Y015
+
+@_typing.final
+class AnswerCheckResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AnswerCheckResponse: _TypeAlias = AnswerCheckResponse  # noqa: Y015
 
 @_typing.final
 class GetBlobRequest(_message.Message):

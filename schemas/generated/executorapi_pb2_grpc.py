@@ -59,6 +59,16 @@ class ExecutorServiceStub:
                 request_serializer=schemas_dot_generated_dot_executorapi__pb2.GetBlobRequest.SerializeToString,
                 response_deserializer=schemas_dot_generated_dot_executorapi__pb2.BlobChunk.FromString,
                 _registered_method=True)
+        self.NextCheck = channel.unary_unary(
+                '/executorapi.ExecutorService/NextCheck',
+                request_serializer=schemas_dot_generated_dot_executorapi__pb2.NextCheckRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_executorapi__pb2.NextCheckResponse.FromString,
+                _registered_method=True)
+        self.AnswerCheck = channel.unary_unary(
+                '/executorapi.ExecutorService/AnswerCheck',
+                request_serializer=schemas_dot_generated_dot_executorapi__pb2.AnswerCheckRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_executorapi__pb2.AnswerCheckResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutorServiceServicer:
@@ -99,6 +109,20 @@ class ExecutorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def NextCheck(self, request, context):
+        """Long poll: a handler that is being registered, to be loaded in a sandbox but not called.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def AnswerCheck(self, request, context):
+        """What came of it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -126,6 +150,16 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.GetBlob,
                     request_deserializer=schemas_dot_generated_dot_executorapi__pb2.GetBlobRequest.FromString,
                     response_serializer=schemas_dot_generated_dot_executorapi__pb2.BlobChunk.SerializeToString,
+            ),
+            'NextCheck': grpc.unary_unary_rpc_method_handler(
+                    servicer.NextCheck,
+                    request_deserializer=schemas_dot_generated_dot_executorapi__pb2.NextCheckRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_executorapi__pb2.NextCheckResponse.SerializeToString,
+            ),
+            'AnswerCheck': grpc.unary_unary_rpc_method_handler(
+                    servicer.AnswerCheck,
+                    request_deserializer=schemas_dot_generated_dot_executorapi__pb2.AnswerCheckRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_executorapi__pb2.AnswerCheckResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -263,6 +297,60 @@ class ExecutorService:
             '/executorapi.ExecutorService/GetBlob',
             schemas_dot_generated_dot_executorapi__pb2.GetBlobRequest.SerializeToString,
             schemas_dot_generated_dot_executorapi__pb2.BlobChunk.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def NextCheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/executorapi.ExecutorService/NextCheck',
+            schemas_dot_generated_dot_executorapi__pb2.NextCheckRequest.SerializeToString,
+            schemas_dot_generated_dot_executorapi__pb2.NextCheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AnswerCheck(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/executorapi.ExecutorService/AnswerCheck',
+            schemas_dot_generated_dot_executorapi__pb2.AnswerCheckRequest.SerializeToString,
+            schemas_dot_generated_dot_executorapi__pb2.AnswerCheckResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -41,6 +41,10 @@ class ExecutorServiceStub:
     """Gives a run back without a result."""
     GetBlob: _grpc.UnaryStreamMultiCallable[_executorapi_pb2.GetBlobRequest, _executorapi_pb2.BlobChunk]
     """The pickle with that SHA-256, in chunks."""
+    NextCheck: _grpc.UnaryUnaryMultiCallable[_executorapi_pb2.NextCheckRequest, _executorapi_pb2.NextCheckResponse]
+    """Long poll: a handler that is being registered, to be loaded in a sandbox but not called."""
+    AnswerCheck: _grpc.UnaryUnaryMultiCallable[_executorapi_pb2.AnswerCheckRequest, _executorapi_pb2.AnswerCheckResponse]
+    """What came of it."""
 
 @_typing.type_check_only
 class ExecutorServiceAsyncStub(ExecutorServiceStub):
@@ -55,6 +59,10 @@ class ExecutorServiceAsyncStub(ExecutorServiceStub):
     """Gives a run back without a result."""
     GetBlob: _aio.UnaryStreamMultiCallable[_executorapi_pb2.GetBlobRequest, _executorapi_pb2.BlobChunk]  # type: ignore[assignment]
     """The pickle with that SHA-256, in chunks."""
+    NextCheck: _aio.UnaryUnaryMultiCallable[_executorapi_pb2.NextCheckRequest, _executorapi_pb2.NextCheckResponse]  # type: ignore[assignment]
+    """Long poll: a handler that is being registered, to be loaded in a sandbox but not called."""
+    AnswerCheck: _aio.UnaryUnaryMultiCallable[_executorapi_pb2.AnswerCheckRequest, _executorapi_pb2.AnswerCheckResponse]  # type: ignore[assignment]
+    """What came of it."""
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -96,5 +104,21 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_executorapi_pb2.BlobChunk], _abc.AsyncIterator[_executorapi_pb2.BlobChunk]]:
         """The pickle with that SHA-256, in chunks."""
+
+    @_abc_1.abstractmethod
+    def NextCheck(
+        self,
+        request: _executorapi_pb2.NextCheckRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_executorapi_pb2.NextCheckResponse, _abc.Awaitable[_executorapi_pb2.NextCheckResponse]]:
+        """Long poll: a handler that is being registered, to be loaded in a sandbox but not called."""
+
+    @_abc_1.abstractmethod
+    def AnswerCheck(
+        self,
+        request: _executorapi_pb2.AnswerCheckRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_executorapi_pb2.AnswerCheckResponse, _abc.Awaitable[_executorapi_pb2.AnswerCheckResponse]]:
+        """What came of it."""
 
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

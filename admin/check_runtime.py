@@ -1,0 +1,126 @@
+"""Which handlers would be refused by a runtime: what an operator runs before changing its image."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from admin import desk
+from admin.say import as_json, fail, out, table
+from ledger import Ledger
+from ledger.handlers import HandlerCode, blob, codes
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@dataclasses.dataclass(frozen=True)
+class Checked:
+    """A handler and how it fared. loads: None when the sandbox could not say; lacking: modules it will miss when called."""
+
+    id: int
+    name: str
+    version: int
+    owner: str
+    loads: bool | None
+    reason: str
+    lacking: tuple[str, ...]
+
+
+def check_runtime(
+    name: Annotated[str, typer.Argument(help="the runtime, as in py3.7")],
+    python: Annotated[
+        Path | None,
+        typer.Option(help="the interpreter to check, for instance a new image's; default: EXECUTOR_RUNTIMES'"),
+    ] = None,
+    json: Annotated[bool, typer.Option("--json")] = False,
+) -> None:
+    """Loads every living handler of a runtime in its sandbox, calls none, and lists those that would be refused.
+
+    Run it where the interpreter is. Exit code 1 when a handler would be refused, 2 when the runtime cannot be had.
+    """
+    interpreter = python or _configured(name)
+    with desk.ledger() as ledger:
+        with ledger.read() as session:
+            found = codes(session, name)
+        checked = list(_check(name, interpreter, ledger, found))
+    bad = [one for one in checked if not one.loads]
+    if json:
+        as_json([dataclasses.asdict(one) for one in checked])
+    else:
+        _tell(name, interpreter, checked, bad)
+    if bad:
+        raise typer.Exit(1)
+
+
+def _tell(name: str, interpreter: Path, checked: Sequence[Checked], bad: Sequence[Checked]) -> None:
+    rows = [
+        (
+            f"{one.name} v{one.version}",
+            one.id,
+            one.owner,
+            one.reason if one.loads is False else f"not told: {one.reason}",
+        )
+        for one in bad
+    ]
+    if rows:
+        table(f"{name} would refuse", ("handler", "id", "owner", "because"), rows)
+    short = [
+        (f"{one.name} v{one.version}", one.id, one.owner, ", ".join(one.lacking)) for one in checked if one.lacking
+    ]
+    if short:
+        table(f"\n{name} lacks what these import when they are called", ("handler", "id", "owner", "modules"), short)
+    out.print(f"{len(checked) - len(bad)} of {len(checked)} handlers of {name} load with {interpreter}", markup=False)
+
+
+def _configured(name: str) -> Path:
+    pairs = dict(pair.strip().partition("=")[::2] for pair in os.environ.get("EXECUTOR_RUNTIMES", "").split(","))
+    if not pairs.get(name):
+        there = ", ".join(filter(None, pairs)) or "nothing"
+        raise fail(f"give --python: EXECUTOR_RUNTIMES names {there}, not {name}", 2)
+    return Path(pairs[name])
+
+
+def _check(name: str, interpreter: Path, ledger: Ledger, found: Sequence[HandlerCode]) -> Iterator[Checked]:
+    """One process of the executor's checks them all: no pickle is loaded here."""
+    if not found:
+        return
+    command = [sys.executable, "-m", "executor.check", "--runtime", name, "--python", str(interpreter)]
+    with (
+        tempfile.TemporaryFile("w+") as said,
+        subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said, text=True, cwd=ROOT
+        ) as process,
+    ):
+        for one in found:
+            with ledger.read() as session:
+                body = blob(session, one.digest) or b""
+            told = _ask(process, {"id": one.id, "hook": one.hook, "blob": base64.b64encode(body).decode()})
+            if told is None:
+                process.wait()
+                said.seek(0)
+                lines = said.read().strip().splitlines()
+                raise fail(lines[-1] if lines else "the check ended without a word", 2)
+            lacking = tuple(told["lacking"])
+            yield Checked(one.id, one.name, one.version, one.owner, told["loads"], told["text"], lacking)
+        process.stdin.close()  # type: ignore[union-attr]
+
+
+def _ask(process: subprocess.Popen[str], asked: dict[str, object]) -> dict[str, Any] | None:
+    assert process.stdin is not None and process.stdout is not None
+    try:
+        process.stdin.write(json.dumps(asked) + "\n")
+        process.stdin.flush()
+    except BrokenPipeError:
+        return None
+    line = process.stdout.readline()
+    return dict(json.loads(line)) if line else None
