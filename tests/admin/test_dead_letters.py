@@ -1,13 +1,20 @@
 """Dead letters, as an operator meets them."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dispatcher.dispatch import Dispatch
 from ledger import Ledger
+from ledger.handlers import HandlerView
+from ledger.rules import Rules
+from ledger.runs import runs
 from schemas import contracts
 from schemas.errors import TryLater
+from schemas.events import run_id
 from schemas.topics import DEAD_LETTERS
 from stream.letters import Rejected, send_letter
 from stream.memory import MemoryBroker, MemorySender
@@ -170,3 +177,26 @@ def test_something_else_in_the_topic_is_shown_as_what_it_is(broker: MemoryBroker
     assert one["reason"].startswith("not a dead letter of ours")
     assert "not sent: 0, for no dead letter of ours" in call("dead-letters", "redrive", "--since", "1h", code=1)
     assert len(broker.messages(DEAD_LETTERS)) == 1
+
+
+def test_a_redriven_event_has_the_ids_it_would_have_had_and_runs_once_however_often_it_is_redriven(
+    broker: MemoryBroker, ledger: Ledger, handler: Callable[..., HandlerView]
+) -> None:
+    view, request_id = handler("h"), "5a0f0f5c-0000-4000-8000-000000000001"
+    event = {
+        "DataSets": [],
+        "File": "a.zip",
+        "RequestID": request_id,
+        "SubmittedAt": "2020-10-29T21:58:15Z",
+        "Tags": [],
+    }
+    a_letter(broker, json.dumps(event).encode(), reason="unknown Avro schema fingerprint")
+    dispatch = Dispatch(ledger, broker.producer(), Rules())
+
+    for again in ((), ("--again",)):
+        call("dead-letters", "redrive", "0", *again)
+        assert dispatch.handle([broker.messages(HOOK)[-1]]) == []
+
+    assert len(broker.messages(HOOK)) == 2
+    with ledger.read() as session:
+        assert [run.run_id for run in runs(session, request_id)] == [run_id(HOOK, request_id, view.id)]
