@@ -25,13 +25,13 @@ from swagger_ui_bundle import swagger_ui_path
 
 from callers import ApiKeys, Caller, UnknownKey
 from ctingress.ingest import rfc3339
-from ctingress.keep import Keep
 from ctingress.open import Limits
 from ctingress.pack import Packed, Received, pack
 from ctingress.refuse import BadArchive
 from ctingress.when import check_zone
 from ledger import Ledger, archives
 from ledger.archives import ArchiveView, NewArchive
+from objectstore import ObjectStore
 from schemas.errors import TryLater
 from telemetry import metrics
 
@@ -72,7 +72,7 @@ class Desk:
 
     ledger: Ledger
     keys: ApiKeys
-    keep: Keep
+    keep: ObjectStore
     limits: Limits
     max_upload: int
     once_by_digest: bool = False

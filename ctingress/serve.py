@@ -14,13 +14,13 @@ from pydantic_settings import SettingsConfigDict
 
 from callers import ApiKeys
 from ctingress.describe import HOOK
-from ctingress.keep import Keep
 from ctingress.open import Limits
 from ctingress.receive import Desk, make_app
 from ctingress.settings import IngressSettings
 from ctingress.work import Worker
 from ledger import Ledger, archives
 from ledger.settings import SealSettings
+from objectstore import ObjectStore
 from schemas.errors import TryLater
 from stream import loop
 from stream.connect import open_book, open_broker
@@ -71,7 +71,7 @@ def main() -> int:
     book = open_book(belt, broker.admin(), producer)
     loop.until_ready(lambda: book.publish([(HOOK, HOOK)]), health, "kafka", stop)
     limits = Limits(ingress.max_files, ingress.max_bytes, ingress.max_ratio)
-    keep = Keep(settings.archives)
+    keep = ObjectStore(settings.archives)
     wake = threading.Event()
     crew = [
         Worker(
@@ -103,7 +103,7 @@ def main() -> int:
     return 1 if failures else 0
 
 
-def _desk(settings: ServeSettings, ledger: Ledger, keep: Keep, limits: Limits, wake: threading.Event) -> Desk:
+def _desk(settings: ServeSettings, ledger: Ledger, keep: ObjectStore, limits: Limits, wake: threading.Event) -> Desk:
     return Desk(
         ledger, ApiKeys(settings.keys_file), keep, limits, settings.max_upload_bytes, settings.once_by_digest, wake.set
     )

@@ -16,13 +16,13 @@ from btrdb.exceptions import BTrDBError
 
 from ctingress.describe import HOOK, Described, Unreadable
 from ctingress.ingest import Options, ingest
-from ctingress.keep import Keep
 from ctingress.open import Limits
 from ctingress.refuse import BadArchive
 from ctingress.write import NotWritten
 from ledger import Ledger, archives
 from ledger.archives import ArchiveView
 from ledger.engine import now_ms
+from objectstore import ObjectStore
 from schemas.errors import InvalidMessage, TryLater
 from stream.broker import Producer
 from telemetry import metrics
@@ -55,7 +55,7 @@ class Worker:
     def __init__(
         self,
         ledger: Ledger,
-        keep: Keep,
+        keep: ObjectStore,
         producer: Producer,
         connect: Callable[[str], Any],
         *,

@@ -16,8 +16,23 @@ from devstack.certificates import Certificates, make_certificates
 from devstack.keys import make_keys
 
 BTRDB_PORT = 4411  # the only port at which BTrDB's clients speak TLS
-PORTS = {"kafka": 9092, "kafka-controller": 9093, "registry": 4412, "executors": 4413, "smtp": 2525, "ingress": 4415}
-METRICS = {"registry": 9101, "dispatcher": 9102, "executor": 9103, "notifier": 9104, "ctingress": 9105}
+PORTS = {
+    "kafka": 9092,
+    "kafka-controller": 9093,
+    "registry": 4412,
+    "executors": 4413,
+    "smtp": 2525,
+    "ingress": 4415,
+    "downloads": 4416,
+}
+METRICS = {
+    "registry": 9101,
+    "dispatcher": 9102,
+    "executor": 9103,
+    "notifier": 9104,
+    "ctingress": 9105,
+    "downloads": 9106,
+}
 USERS = {"alice": ["user"], "bob": ["user"], "admin": ["user", "admin"]}
 RUNTIME = f"py{sys.version_info.major}.{sys.version_info.minor}"
 

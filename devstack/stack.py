@@ -71,6 +71,7 @@ class Stack:
             self._executor(),
             self._notifier(),
             self._ctingress(),
+            self._downloads(),
         ]
 
     def _shared(self, station: str) -> dict[str, str]:
@@ -89,6 +90,7 @@ class Stack:
             "EVENTPROC_METRICS_HOST": self.layout.address,
             "EVENTPROC_LEASE_S": str(LEASE_S),
             "EVENTPROC_REINVITE_AFTER_S": "5",
+            "EVENTPROC_FILES": f"file://{self.layout.state / 'files'}",
             "EVENTPROC_MAIL_DIGEST_EVERY_S": "30",
             "EVENTPROC_MAIL_DOMAINS": os.environ.get("EVENTPROC_MAIL_DOMAINS", "*"),
             "REGISTRY_RUNTIMES": ",".join(self._runtimes),
@@ -161,7 +163,7 @@ class Stack:
             "EXECUTOR_TOKEN_FILE": str(layout.state / "service-token"),
             "EXECUTOR_BTRDB_ENDPOINT": layout.at("btrdb"),
             "EXECUTOR_BTRDB_CA_BUNDLE": str(tls.ca),
-            "EXECUTOR_DOWNLOADS_ENDPOINT": "downloads.example.com",
+            "EXECUTOR_DOWNLOADS_ENDPOINT": layout.at("downloads"),
             "EXECUTOR_MEMORY_BYTES": str(1 << 30),
             "EXECUTOR_RENEW_S": str(LEASE_S / 4),
             "EXECUTOR_GRACE_S": "10",
@@ -182,9 +184,20 @@ class Stack:
         }
         return self._station("ctingress", env, verb=("serve",))
 
+    def _downloads(self) -> Process:
+        layout, tls = self.layout, self.layout.certificates
+        env = {
+            "DOWNLOADS_LISTEN": layout.at("downloads"),
+            "DOWNLOADS_CERT": str(tls.cert),
+            "DOWNLOADS_KEY": str(tls.key),
+            "DOWNLOADS_KEYS_FILE": str(layout.state / "keys.json"),
+        }
+        return self._station("downloads", env)
+
     def _notifier(self) -> Process:
         host, _, port = self.layout.at("smtp").partition(":")
         env = {"NOTIFIER_SMTP_HOST": host, "NOTIFIER_SMTP_PORT": port, "NOTIFIER_SMTP_SECURITY": "none"}
+        env["NOTIFIER_DOWNLOADS_ENDPOINT"] = self.layout.at("downloads")
         return self._station("notifier", {**env, "NOTIFIER_FROM": "eventproc@example.com"})
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import uuid
 from collections.abc import Mapping
@@ -13,12 +15,14 @@ from pathlib import Path
 from executor.ask import Registry
 from executor.check import Checker
 from executor.execute import Execute
+from executor.keep import Keeper
 from executor.sandbox import filesystem
 from executor.sandbox.job import Access, SandboxUnavailable
 from executor.sandbox.recycle import Lifetime
 from executor.sandbox.runtime import Runtime, SandboxedRuntime
 from executor.sandbox.sleep import SleepingRuntime
 from executor.settings import ExecutorSettings, available_memory, check_memory
+from objectstore import ObjectStore
 from schemas.topics import DEAD_LETTERS, RESULTS, tasks_topic
 from stream import loop
 from stream.connect import open_book, open_broker
@@ -44,7 +48,9 @@ def main() -> int:
     health = Health("executor")
     from_environment(TelemetrySettings).serve(health)
     try:
-        runtimes = _start_runtimes(settings, interpreters)
+        keeper = Keeper(ObjectStore(settings.files) if settings.files else None)
+        spool = Path(tempfile.mkdtemp(prefix="eventproc-files-")) if settings.files else None
+        runtimes = _start_runtimes(settings, interpreters, spool)
     except (SandboxUnavailable, ValueError) as error:
         print(f"executor: {error}", file=sys.stderr)
         return 2
@@ -62,7 +68,7 @@ def main() -> int:
     loop.until_ready(
         lambda: book.publish([("result", RESULTS), ("dead_letter", DEAD_LETTERS)]), health, "schemas", stop
     )
-    step = Execute(settings, registry, producer, runtimes, uuid.uuid4().hex)
+    step = Execute(settings, registry, producer, runtimes, uuid.uuid4().hex, keeper)
     done = threading.Event()
     renewer = threading.Thread(target=step.leases.run, args=(done,), name="renewer", daemon=True)
     renewer.start()
@@ -88,11 +94,13 @@ def main() -> int:
         runtime.close()
     registry.close()
     broker.close()
+    if spool is not None:
+        shutil.rmtree(spool, ignore_errors=True)
     return 0
 
 
 def _start_runtimes(
-    settings: ExecutorSettings, interpreters: Mapping[str, Path]
+    settings: ExecutorSettings, interpreters: Mapping[str, Path], spool: Path | None
 ) -> dict[str, SandboxedRuntime | SleepingRuntime]:
     access = Access(settings.btrdb_endpoint, settings.btrdb_ca_bundle, settings.downloads_endpoint)
     named = {layer.strip() for layer in settings.required_layers.split(",") if layer.strip()}
@@ -109,6 +117,7 @@ def _start_runtimes(
             required=named,
             scratch_dir=settings.scratch_dir,
             lifetime=Lifetime(settings.zygote_age_s, settings.zygote_growth_bytes),
+            spool=spool,
         )
         if number < settings.resident:
             started = make()

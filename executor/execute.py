@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any, TypeVar
 import structlog
 
 from executor.ask import Blobs, NoSuchBlob, Registry
+from executor.keep import Keeper
 from executor.lease import Leases
 from executor.sandbox.job import BtrdbAway, Ended, Job, Limits, SandboxLost
 from executor.sandbox.runtime import SandboxedRuntime
@@ -34,6 +36,9 @@ from telemetry.logs import bound
 log = structlog.get_logger()
 
 REMEMBERED = 10_000
+NO_FILES = Keeper(None)
+KEEP_S = 300.0
+"""How long a handler's files wait for a storage that is away; then its result goes without them, and its log says so."""
 
 T = TypeVar("T")
 
@@ -52,13 +57,15 @@ class Execute:
         producer: Producer,
         runtimes: Mapping[str, SandboxedRuntime | SleepingRuntime],
         boot_id: str,
+        keeper: Keeper = NO_FILES,
     ) -> None:
-        """runtimes: sandboxes by runtime name; boot_id: of this process, new at each start."""
+        """runtimes: sandboxes by runtime name; boot_id: of this process, new at each start; keeper: of handlers' files."""
         self._settings = settings
         self._registry = registry
         self._producer = producer
         self._runtimes = runtimes
         self._boot_id = boot_id
+        self._keeper = keeper
         self._blobs = Blobs(registry.fetch_blob, settings.blob_cache_bytes)
         self.leases = Leases(registry, boot_id, settings.name, settings.renew_s, self._kill)
         self._threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="slot")
@@ -176,7 +183,8 @@ class Execute:
         ended = runtime.run(self._job(run_id, run, blob, body), on_started=begun)
         point("run.after_end")
         metrics.run_seconds.labels(runtime=run.runtime).observe(max(ended.ended_at_ns - ended.started_at_ns, 0) / 1e9)
-        return _result_of(run_id, run.lease_id, self._settings.name, ended)
+        kept, note = self._keeper.keep(run_id, ended.uploads, lambda put: self._until_done(run_id, run, put, KEEP_S))
+        return _result_of(run_id, run.lease_id, self._settings.name, ended, kept, note)
 
     def _job(self, run_id: str, run: api.Run, blob: bytes, body: bytes) -> Job:
         settings = self._settings
@@ -187,6 +195,7 @@ class Execute:
             scratch_bytes=settings.scratch_bytes,
             output_bytes=settings.output_bytes,
             processes=settings.processes,
+            upload_bytes=settings.upload_bytes,
         )
         arguments: dict[str, Any] = json.loads(body)
         return Job(
@@ -229,15 +238,20 @@ class Execute:
         log.warning("handed back", reason=api.HandBackReason.Name(reason), text=text, begun=begun)
         self._until_done(run_id, run, lambda: self._registry.hand_back(run_id, run.lease_id, reason, text, begun))
 
-    def _until_done(self, run_id: str, run: api.Run, work: Callable[[], T]) -> T:
-        """Does the work again and again while what it needs is away, as long as the lease is ours; then raises LeaseGone."""
-        wait = 0.1
+    def _until_done(self, run_id: str, run: api.Run, work: Callable[[], T], patience_s: float = math.inf) -> T:
+        """Does the work again and again while what it needs is away, as long as the lease is ours; then raises LeaseGone.
+
+        After patience_s it raises the last TryLater.
+        """
+        wait, until = 0.1, time.monotonic() + patience_s
         while True:
             try:
                 return work()
             except TryLater as error:
                 if not self.leases.holds(run_id, run.lease_id):
                     raise LeaseGone(error.reason) from error
+                if time.monotonic() > until:
+                    raise
                 with self._changed:
                     self._changed.wait(max(wait, error.after_s))
                 wait = min(wait * 2, 5.0)
@@ -261,7 +275,9 @@ class Execute:
         return len(left)
 
 
-def _result_of(run_id: str, lease_id: str, executor: str, ended: Ended) -> Result:
+def _result_of(
+    run_id: str, lease_id: str, executor: str, ended: Ended, uploads: tuple[Upload, ...], note: str
+) -> Result:
     return Result(
         run_id=run_id,
         lease_id=lease_id,
@@ -269,9 +285,9 @@ def _result_of(run_id: str, lease_id: str, executor: str, ended: Ended) -> Resul
         executor=executor,
         text=ended.text,
         error=ended.error,
-        log=ended.log,
+        log=ended.log + note,
         log_truncated=ended.log_truncated,
-        uploads=tuple(Upload(u.code, u.name, u.size) for u in ended.uploads),
+        uploads=uploads,
         started_at_ns=ended.started_at_ns,
         ended_at_ns=ended.ended_at_ns,
         cpu_s=ended.cpu_s,

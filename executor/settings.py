@@ -16,7 +16,7 @@ MIB = 1024 * 1024
 class ExecutorSettings(BaseSettings):
     """Sizes in bytes, times in seconds."""
 
-    model_config = SettingsConfigDict(env_prefix="EXECUTOR_")
+    model_config = SettingsConfigDict(env_prefix="EXECUTOR_", populate_by_name=True)
 
     name: str = Field(default_factory=socket.gethostname, description="for people; each process also has a boot id")
     group: str = "eventproc-executor"
@@ -43,6 +43,13 @@ class ExecutorSettings(BaseSettings):
     btrdb_endpoint: str = Field(description="host:port that handlers connect to")
     btrdb_ca_bundle: Path | None = Field(None, description="PEM file of BTrDB's CA, given to handlers")
     downloads_endpoint: str = Field("", description="host of download links, DOWNLOADS_ENDPOINT in a handler")
+
+    files: str = Field(
+        "",
+        validation_alias="EVENTPROC_FILES",
+        description="where files of handlers are kept: file:///path, s3://bucket/path, ...; empty: they are not",
+    )
+    upload_bytes: int = Field(128 * MIB, ge=1024, description="of one file that a handler uploads")
 
     wall_s: float = Field(900.0, gt=0, description="a handler's time limit when it has none of its own")
     warning_s: float = Field(10.0, ge=0, description="warned so long before the kill")

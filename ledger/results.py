@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from ledger.claims import end_attempt, lease_counts
 from ledger.engine import is_postgresql, now_ms, storable
+from ledger.files import add_files
 from ledger.notify import close_run
 from ledger.rules import MailRules
 from ledger.tables import REPORTED, RUNNING, HandlerRow, RunRow
@@ -49,7 +50,8 @@ def close(session: Session, result: Result, mail: MailRules = DEFAULT) -> Closed
         return Closed(False, "its lease was lost; another has the run", None, name, row.request_id)
     now = now_ms(session)
     row.text, row.log, row.log_truncated = storable(result.text), storable(result.log), result.log_truncated
-    row.uploads = json.dumps([dataclasses.asdict(upload) for upload in result.uploads])
+    uploads = add_files(session, row, result.uploads, now)
+    row.uploads = json.dumps([dataclasses.asdict(upload) for upload in uploads])
     row.started_at_ns, row.ended_at_ns = result.started_at_ns, result.ended_at_ns
     row.cpu_s, row.peak_memory_bytes = result.cpu_s, result.peak_memory_bytes
     end_attempt(session, row, now, result.outcome.value, result.started_at_ns > 0)

@@ -221,6 +221,20 @@ class NotificationRunRow(Table):
     notification_id: Mapped[int] = mapped_column(ForeignKey("notification.id"), index=True)
 
 
+class FileRow(Table):
+    """A file that a handler uploaded; code: 32 hex digits of the client's choosing, the first that comes keeps it."""
+
+    __tablename__ = "file"
+    __table_args__ = (Index("file_created", "created_at_ms"), Index("file_run", "run_id"))
+    code: Mapped[str] = mapped_column(String(32), primary_key=True)
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"))
+    owner: Mapped[str] = mapped_column(String(200))
+    name: Mapped[str] = mapped_column(Text)
+    size: Mapped[int] = mapped_column(BigInteger)
+    created_at_ms: Mapped[int] = mapped_column(BigInteger)
+    removed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
+
+
 class ArchiveRow(Table):
     """An uploaded archive. sealed: the uploader's key, emptied at the end; tags, data_sets: JSON; once: see ledger/archives.py."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ledger.runs import RunView
+from notifier.attach import NO_FILES, File, Files
 from schemas.records import Outcome
 
 MOST_TEXT = 100_000  # characters of the returned text
@@ -77,11 +79,15 @@ class Explained:
     more_unread: int
     notes: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
+    files: tuple[File, ...]
     next_step: str
 
 
-def explain(run: RunView) -> Explained:
-    """Everything worth saying of a run that has ended; lists and texts are bounded. Raises ValueError for one that has not."""
+def explain(run: RunView, files: Files = NO_FILES) -> Explained:
+    """Everything worth saying of a run that has ended; lists and texts are bounded. Raises ValueError for one that has not.
+
+    files: how its files are linked and shown.
+    """
     outcome = Outcome(run.state)
     event = _event(run.event_body)
     read, unread = _data_sets(event)
@@ -106,6 +112,7 @@ def explain(run: RunView) -> Explained:
         more_unread=max(len(unread) - MOST_DATA_SETS, 0),
         notes=(*_starts(run), *_cautions(event)),
         facts=_facts(run),
+        files=tuple(dataclasses.replace(file, name=_line(file.name)) for file in files.of(run.run_id, run.uploads)),
         next_step=NEXT[outcome].format(id=run.handler_id),
     )
 
@@ -204,7 +211,6 @@ def _facts(run: RunView) -> tuple[tuple[str, str], ...]:
         ("Used", _used(run)),
         ("Where", ", ".join(filter(None, [run.attempts[-1].executor if run.attempts else "", run.runtime]))),
         ("Attempts", _attempts(run)),
-        ("Files", ", ".join(f"{upload.name} ({size(upload.size)})" for upload in run.uploads)),
         ("Hook", run.hook),
         ("Request", run.request_id),
         ("Run", run.run_id),

@@ -13,7 +13,8 @@ from pathlib import Path
 import jinja2
 
 from ledger.outbox import Mail
-from notifier.explain import Explained, explain
+from notifier.attach import NO_FILES, Files
+from notifier.explain import Explained, explain, size
 from notifier.sum_up import summed_up
 
 MOST_NAME = 100  # characters of a handler's or an archive's name in the subject
@@ -39,25 +40,30 @@ _templates = jinja2.Environment(
     keep_trailing_newline=True,
 )
 
+_templates.filters["size"] = size
+
 
 class CannotRender(ValueError):
     """An email cannot be made of this mail; it never will be."""
 
 
-def render(mail: Mail, sender: str) -> EmailMessage:
+def render(mail: Mail, sender: str, files: Files = NO_FILES) -> EmailMessage:
     """The email, ready to be sent with as_bytes(): 7 bit, lines end with CRLF, the same Message-ID each time
     (the mail's, at the sender's domain).
 
-    sender: the From address. Raises CannotRender when the mail accounts for no run, or for one that cannot be told.
+    sender: the From address; files: how runs' files are linked and shown. Raises CannotRender when the mail accounts for no run,
+    or for one that cannot be told.
     """
     try:
         if mail.lines:
             digest = summed_up(mail.lines)
             return _message(mail, sender, digest.subject, "digest", {"digest": digest}, digest.run_ids)
-        runs = tuple(explain(run) for run in mail.runs)
+        runs = tuple(explain(run, files) for run in mail.runs)
         if not runs:
             raise CannotRender("accounts for no run")
-        return _message(mail, sender, subject_of(runs), "mail", {"runs": runs}, tuple(run.run_id for run in runs))
+        message = _message(mail, sender, subject_of(runs), "mail", {"runs": runs}, tuple(run.run_id for run in runs))
+        _show_pictures(message, runs)
+        return message
     except (ValueError, TypeError, KeyError, AttributeError, OverflowError, jinja2.TemplateError) as error:
         raise CannotRender(f"cannot be rendered: {error.__class__.__name__}: {error}") from error
 
@@ -86,6 +92,18 @@ def _message(
     html = _templates.get_template(f"{template}.html.j2").render(said)
     message.add_alternative(html, subtype="html", charset="utf-8")
     return message
+
+
+def _show_pictures(message: EmailMessage, runs: Sequence[Explained]) -> None:
+    """Beside the HTML (multipart/related, RFC 2387), where its cid: links find them."""
+    html = message.get_body(("html",))
+    assert isinstance(html, EmailMessage)
+    for run in runs:
+        for file in run.files:
+            if file.picture is not None:
+                html.add_related(
+                    file.picture, "image", file.subtype, cid=f"<{file.code}>", filename=file.name, disposition="inline"
+                )
 
 
 def _short(name: str) -> str:

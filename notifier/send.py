@@ -13,9 +13,11 @@ from sqlalchemy.orm import Session
 from ledger import Ledger, outbox
 from ledger.outbox import Mail
 from ledger.tables import PENDING, SENDING
+from notifier.attach import Files
 from notifier.deliver import Conversation, NotNow, Refused
 from notifier.render import CannotRender, render
 from notifier.settings import NotifierSettings
+from objectstore import ObjectStore
 from schemas.addresses import allowed, check_address
 from schemas.errors import TryLater
 from telemetry import metrics
@@ -36,6 +38,8 @@ class Sender:
         self._ledger = ledger
         self._settings = settings
         self._health = health
+        store = ObjectStore(settings.files) if settings.files else None
+        self._files = Files(settings.downloads_endpoint, store, settings.picture_bytes)
         self._woken = threading.Event()
         self._stop = threading.Event()
 
@@ -125,7 +129,7 @@ class Sender:
             self._give_up(mail, refusal, began)
             return
         try:
-            message = render(mail, self._settings.sender)
+            message = render(mail, self._settings.sender, self._files)
             with metrics.email_seconds.time():
                 conversation.deliver(mail.recipient, message.as_bytes())
         except (Refused, CannotRender) as error:

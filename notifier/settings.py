@@ -44,6 +44,12 @@ class NotifierSettings(BaseSettings):
         description="example.com,*.example.org; *: all; empty: nobody is written to",
     )
 
+    files: str = Field(
+        "", validation_alias="EVENTPROC_FILES", description="where executors keep files of handlers; empty: no pictures"
+    )
+    downloads_endpoint: str = Field("", description="host of the links to them; empty: files are named without a link")
+    picture_bytes: int = Field(1 << 20, ge=0, description="a larger picture is linked, not shown in the email")
+
     batch: int = Field(20, ge=1, description="emails taken at a time")
     lease_s: float = Field(
         150.0,

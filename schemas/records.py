@@ -64,6 +64,11 @@ class Upload:
     size: int
 
 
+def stored_name(run_id: str, code: str) -> str:
+    """An upload's name in the object store: with the run's id no handler can write over another run's file by its code."""
+    return f"{run_id}.{code}"
+
+
 @dataclass(frozen=True)
 class Result:
     """How one attempt ended; it counts only with the run's present lease. Times in ns since the epoch, memory in bytes."""

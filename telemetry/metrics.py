@@ -35,6 +35,10 @@ archives_total = Counter("eventproc_archives_total", "Uploaded archives that cam
 archives_state = Gauge("eventproc_archives_state", "Uploaded archives, by state", ["state"])
 uploads_total = Counter("eventproc_uploads_total", "Uploads answered", ["code"])
 
+# downloads
+downloads_total = Counter("eventproc_downloads_total", "Downloads answered", ["code"])
+files_removed_total = Counter("eventproc_files_removed_total", "Files of handlers removed for their age")
+
 # dispatcher
 events_dispatched_total = Counter("eventproc_events_dispatched_total", "Events dispatched for the first time", ["hook"])
 # not eventproc_runs_created_total: OpenMetrics keeps that name for the time at which eventproc_runs_total was created

@@ -139,7 +139,12 @@ def _uploads(supervision: Supervision, mask: Mask, spool: Path | None) -> list[C
         path = None
         if spool is not None:
             path = spool / f"{supervision.job.run_id}-{code}"
-            _copy(descriptor, path, facts.st_size)
+            try:
+                _copy(descriptor, path, facts.st_size)
+            except OSError as error:  # our own disk is full: no reason to lose the run
+                path.unlink(missing_ok=True)
+                supervision.output.add(f"eventproc: upload {name!r} left out: {error.strerror}\n".encode())
+                continue
         found[code] = CollectedUpload(code, name, facts.st_size, path)
     return list(found.values())
 

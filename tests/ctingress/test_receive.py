@@ -17,13 +17,13 @@ from sqlalchemy import text
 from starlette.testclient import TestClient
 
 from callers import ApiKeys
-from ctingress.keep import Keep
 from ctingress.open import Limits
 from ctingress.receive import Desk, make_app
 from ctingress.work import Worker
 from devstack.keys import make_keys
 from examples.make_comtrade import fault_archive
 from ledger import Ledger
+from objectstore import ObjectStore
 from schemas.encoding import decode
 from schemas.topics import topics
 from stream.memory import MemoryBroker
@@ -79,7 +79,7 @@ def keys(tmp_path: Path, server: Running) -> dict[str, str]:
 
 @pytest.fixture
 def desk(tmp_path: Path, ledger: Ledger, keys: dict[str, str]) -> Desk:
-    keep = Keep(f"file://{tmp_path / 'archives'}")
+    keep = ObjectStore(f"file://{tmp_path / 'archives'}")
     return Desk(ledger, ApiKeys(tmp_path / "keys.json"), keep, LIMITS, max_upload=4 * MIB)
 
 

@@ -1,0 +1,74 @@
+"""python -m downloads: reads settings, wires, runs."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+
+import structlog
+import uvicorn
+
+from callers import ApiKeys
+from downloads.expire import expire
+from downloads.serve import Desk, make_app
+from downloads.settings import DownloadsSettings
+from ledger import Ledger
+from objectstore import ObjectStore
+from schemas.errors import TryLater
+from stream import loop
+from telemetry import logs, metrics
+from telemetry.health import Health
+from telemetry.settings import TelemetrySettings, from_environment
+
+log = structlog.get_logger()
+
+TURN_S = 1.0
+
+
+def main() -> int:
+    """Runs until SIGTERM or SIGINT; 1 when the server broke down."""
+    settings = from_environment(DownloadsSettings)
+    logs.setup("downloads")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    health = Health("downloads")
+    from_environment(TelemetrySettings).serve(health)
+    ledger = Ledger.open(settings.ledger_url)
+    loop.until_ready(ledger.migrate, health, "ledger", stop)
+    store = ObjectStore(settings.files)
+    desk = Desk(ledger, ApiKeys(settings.keys_file), store, settings.for_whom == "owner", settings.max_age_s)
+    host, _, port = settings.listen.rpartition(":")
+    config = uvicorn.Config(
+        make_app(desk), host=host.strip("[]"), port=int(port), log_config=None, access_log=False, server_header=False,
+        ssl_certfile=settings.cert, ssl_keyfile=settings.key, timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="http", daemon=True)
+    thread.start()
+    next_sweep = time.monotonic()
+    while thread.is_alive() and not stop.wait(TURN_S):
+        health.turn()
+        if time.monotonic() >= next_sweep:
+            next_sweep = time.monotonic() + settings.sweep_every_s
+            _sweep(ledger, store, settings.max_age_s, health)
+    broke = not stop.is_set()
+    server.should_exit = True
+    thread.join(timeout=10)
+    ledger.close()
+    return 1 if broke else 0
+
+
+def _sweep(ledger: Ledger, store: ObjectStore, max_age_s: float, health: Health) -> None:
+    try:
+        metrics.files_removed_total.inc(expire(ledger, store, max_age_s))
+        health.ready("ledger", True)
+    except TryLater as error:
+        health.ready("ledger", False, error.reason)
+        log.warning("old files not removed", reason=error.reason)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
