@@ -6,6 +6,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import types
 from typing import Any, Dict, List, Optional, Sequence, Set
 
 EVENTPROC = "btrdbextras.eventproc"
@@ -87,6 +88,9 @@ def arguments(handler: Any, given: Dict[str, Any], documented: Sequence[str]) ->
     A name that its signature holds, if there is such a value; **kwargs alone takes the documented ones. A decorated
     function gets what both it and what it wraps accept. Raises Refused for one that cannot be called so.
     """
+    ordinary = _of_ordinary(handler, given, documented)
+    if ordinary is not None:
+        return ordinary
     chosen = set(given)
     chain = _wrapped(handler)
     for function in chain:
@@ -100,6 +104,18 @@ def arguments(handler: Any, given: Dict[str, Any], documented: Sequence[str]) ->
         # a decorator's **kwargs passes on whatever the function beneath it names
         chosen &= _accepted(signature, documented if function is chain[-1] else list(given))
     return {name: given[name] for name in given if name in chosen}
+
+
+def _of_ordinary(handler: Any, given: Dict[str, Any], documented: Sequence[str]) -> Optional[Dict[str, Any]]:
+    """The same for a function without decorators whose every name is given, without inspect's long way; None for any other."""
+    if type(handler) is not types.FunctionType or handler.__dict__:
+        return None
+    code = handler.__code__
+    names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
+    if getattr(code, "co_posonlyargcount", 0) or not all(name in given for name in names):
+        return None
+    rest = documented if code.co_flags & inspect.CO_VARKEYWORDS else ()
+    return {name: value for name, value in given.items() if name in names or name in rest}
 
 
 def _check(signature: inspect.Signature, given: Dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""Linux calls that the standard library of Python 3.6 lacks, through ctypes. Every call raises OSError naming itself."""
+"""Linux calls that the standard library of Python 3.6 lacks, through ctypes. Every call raises OSError naming itself.
+
+What the kernel only reads is handed over as bytes: each ctypes buffer makes a type of its own, 50 pages to copy in a child.
+"""
 
 import ctypes
 import fcntl
@@ -9,6 +12,10 @@ from typing import Any, List, Optional
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.syscall.restype = ctypes.c_long
+_LIBC.prctl.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+_LIBC.mount.argtypes = [ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p]
+_LIBC.unshare.argtypes = [ctypes.c_int]
+_LIBC.setns.argtypes = [ctypes.c_int, ctypes.c_int]
 
 _X86 = os.uname().machine == "x86_64"
 PIVOT_ROOT = 155 if _X86 else 41
@@ -25,9 +32,8 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_
 PR_SET_CHILD_SUBREAPER = 36
 O_PATH = 0o10000000
 _AT_FDCWD, _AT_RECURSIVE, _AT_EMPTY_PATH = -100, 0x8000, 0x1000
-_SIOCGIFFLAGS, _SIOCSIFFLAGS, _SIOCSIFADDR, _IFF_UP = 0x8913, 0x8914, 0x8916, 1
-
-_CAPABILITIES = [ctypes.c_ulong(number) for number in range(64)]
+_SIOCSIFFLAGS, _SIOCSIFADDR, _IFF_UP = 0x8914, 0x8916, 1
+_LO_UP = struct.pack("16sh14x", b"lo", _IFF_UP)  # what else lo is the kernel lets nobody change
 
 
 def _checked(result: int, what: str) -> int:
@@ -49,23 +55,22 @@ def syscall(number: int, what: str, *arguments: Any) -> int:
 
 def unshare(flags: int) -> None:
     """unshare(2)."""
-    _checked(_LIBC.unshare(ctypes.c_int(flags)), "unshare")
+    _checked(_LIBC.unshare(flags), "unshare")
 
 
 def setns(descriptor: int, kind: int) -> None:
     """setns(2)."""
-    _checked(_LIBC.setns(ctypes.c_int(descriptor), ctypes.c_int(kind)), "setns")
+    _checked(_LIBC.setns(descriptor, kind), "setns")
 
 
 def prctl(option: int, first: int = 0, second: int = 0) -> None:
     """prctl(2)."""
-    longs = [ctypes.c_ulong(value) for value in (first, second, 0, 0)]
-    _checked(_LIBC.prctl(ctypes.c_int(option), *longs), "prctl %d" % option)
+    _checked(_LIBC.prctl(option, first, second, 0, 0), "prctl %d" % option)
 
 
 def mount(source: Optional[str], target: str, kind: Optional[str], flags: int, data: Optional[str] = None) -> None:
     """mount(2)."""
-    result = _LIBC.mount(_text(source), _text(target), _text(kind), ctypes.c_ulong(flags), _text(data))
+    result = _LIBC.mount(_text(source), _text(target), _text(kind), flags, _text(data))
     _checked(result, "mount %s" % target)
 
 
@@ -76,7 +81,7 @@ def umount(target: str) -> None:
 
 def restrict_mount(target: str, attributes: int) -> None:
     """mount_setattr(2) on a mount and all beneath it; only adds restrictions."""
-    structure = ctypes.create_string_buffer(struct.pack("=QQQQ", attributes, 0, 0, 0), 32)
+    structure = struct.pack("=QQQQ", attributes, 0, 0, 0)
     syscall(
         MOUNT_SETATTR, "mount_setattr %s" % target, _AT_FDCWD, _text(target), _AT_RECURSIVE, structure, len(structure)
     )
@@ -123,12 +128,11 @@ def offspring(pid: int) -> List[int]:
 
 def drop_capabilities() -> None:
     """Empties the bounding, ambient, effective, permitted and inheritable sets."""
-    for number in _CAPABILITIES:
+    for number in range(64):
         if _LIBC.prctl(PR_CAPBSET_DROP, number, 0, 0, 0) < 0:
             break  # beyond the last that this kernel knows
     prctl(PR_CAP_AMBIENT, 4)  # PR_CAP_AMBIENT_CLEAR_ALL
-    header = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0), 8)
-    syscall(CAPSET, "capset", header, ctypes.create_string_buffer(24))
+    syscall(CAPSET, "capset", struct.pack("=Ii", 0x20080522, 0), bytes(24))
 
 
 def close_range(first: int, last: int) -> None:
@@ -139,39 +143,45 @@ def close_range(first: int, last: int) -> None:
 
 def loopback(addresses: Any) -> None:
     """Brings up lo in this network namespace and gives it further IPv4 addresses. Source: netdevice(7)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
+    try:
         for index, address in enumerate(addresses):
             name = ("lo:%d" % (index + 1)).encode()
             request = struct.pack("16sHH4s8x", name, socket.AF_INET, 0, socket.inet_aton(address))
             fcntl.ioctl(sock, _SIOCSIFADDR, request)
-        request = fcntl.ioctl(sock, _SIOCGIFFLAGS, struct.pack("16sh14x", b"lo", 0))
-        flags = struct.unpack("16sh14x", request)[1]
-        fcntl.ioctl(sock, _SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", flags | _IFF_UP))
+        fcntl.ioctl(sock, _SIOCSIFFLAGS, _LO_UP)
+    finally:
+        sock.close()
 
 
-def seccomp(program: bytes) -> None:
-    """Installs a filter: an array of struct sock_filter. Source: seccomp(2), SECCOMP_SET_MODE_FILTER."""
-    code = ctypes.create_string_buffer(program, len(program))
-    address = ctypes.addressof(code)
-    header = ctypes.create_string_buffer(struct.pack("=HxxxxxxQ", len(program) // 8, address), 16)
-    syscall(SECCOMP, "seccomp", 1, 0, header)
+class Filter(object):
+    """A filter ready to be installed: an array of struct sock_filter where the kernel can read it."""
+
+    def __init__(self, program: bytes) -> None:
+        self._code = ctypes.create_string_buffer(program, len(program))
+        self.header = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(self._code))
+
+
+def seccomp(made: Filter) -> None:
+    """Installs a filter. Source: seccomp(2), SECCOMP_SET_MODE_FILTER."""
+    syscall(SECCOMP, "seccomp", 1, 0, made.header)
 
 
 def landlock_create(files: int, network: int, scoped: int, size: int) -> int:
     """A ruleset's descriptor; size: of struct landlock_ruleset_attr in the kernel's ABI."""
-    attributes = ctypes.create_string_buffer(struct.pack("=QQQ", files, network, scoped), 24)
+    attributes = struct.pack("=QQQ", files, network, scoped)
     return syscall(LANDLOCK_CREATE, "landlock_create_ruleset", attributes, size, 0)
 
 
 def landlock_path(ruleset: int, rights: int, descriptor: int) -> None:
     """Allows rights beneath an open directory, or on an open file."""
-    rule = ctypes.create_string_buffer(struct.pack("=Qi", rights, descriptor), 12)
+    rule = struct.pack("=Qi", rights, descriptor)
     syscall(LANDLOCK_ADD, "landlock_add_rule", ruleset, 1, rule, 0)
 
 
 def landlock_port(ruleset: int, rights: int, port: int) -> None:
     """Allows rights on a TCP port."""
-    rule = ctypes.create_string_buffer(struct.pack("=QQ", rights, port), 16)
+    rule = struct.pack("=QQ", rights, port)
     syscall(LANDLOCK_ADD, "landlock_add_rule", ruleset, 2, rule, 0)
 
 

@@ -35,14 +35,18 @@ class Context(object):
     def __init__(self, proc: int) -> None:
         self.proc = proc
         self.rules: List[Any] = []
+        self.filters: Dict[str, kernel.Filter] = {}
         self.channel: Any = None
         self.listener: Any = None
         self.scratch = SCRATCH  # where there are no mounts each run has a folder instead
         self.scratch_bytes = 8 * 1024 * 1024  # of the zygote; a child gets its own
 
     def open_rules(self, plan: List[Dict[str, Any]]) -> None:
-        """Opens Landlock's paths once, in the zygote; children only add them."""
+        """Opens Landlock's paths and lays out the filter once, in the zygote; children only add and install them."""
         for step in plan:
+            if step["call"] == "seccomp":
+                program = step["given"]["program"]
+                self.filters[program] = kernel.Filter(base64.b64decode(program))
             if step["call"] == "landlock":
                 for path, rights in step["given"]["paths"]:
                     if path not in OF_CHILD and os.path.exists(path):
@@ -243,7 +247,7 @@ def _descriptors(context: Context) -> None:
 
 
 def _seccomp(context: Context, program: str) -> None:
-    kernel.seccomp(base64.b64decode(program))
+    kernel.seccomp(context.filters[program])
 
 
 CALLS: Dict[str, Callable[..., None]] = {

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import base64
+import functools
 import re
 from urllib.parse import quote, quote_plus
 
 MASK = "[API key]"
 SHORTEST = 4
+
+
+@functools.lru_cache(maxsize=64)
+def mask_of(key: str) -> Mask:
+    """The mask of a key; those used last are kept, for most runs have a key that others had."""
+    return Mask(key)
 
 
 class Mask:

@@ -133,10 +133,7 @@ def _private(status: dict[str, int]) -> int:
 
 def pid_of(pidfd: int) -> int:
     """The process of a pidfd as this process's /proc numbers it; -1 when it is gone."""
-    for line in Path(f"/proc/self/fdinfo/{pidfd}").read_text().splitlines():
-        if line.startswith("Pid:"):
-            return int(line.split()[1])
-    return -1
+    return int(_after(_read(f"/proc/self/fdinfo/{pidfd}"), b"\nPid:") or -1)
 
 
 def children_of(pid: int) -> list[int]:
@@ -161,7 +158,7 @@ def _tree(pid: int) -> tuple[list[int], int]:
         try:
             for thread in os.listdir(process):  # noqa: PTH208
                 tasks += 1
-                with open(f"{process}/{thread}/children") as file:  # noqa: PTH123 - on every tick of every run
+                with open(f"{process}/{thread}/children", "rb", 0) as file:  # noqa: PTH123 - on every tick of every run
                     found += [int(child) for child in file.read().split()]
         except (FileNotFoundError, ProcessLookupError):
             continue  # it ended meanwhile
@@ -181,22 +178,38 @@ def _open_files(pid: int) -> Iterable[os.stat_result]:
 
 def _cpu(pid: int) -> float:
     """Seconds of a process and of the children that it has waited for."""
-    try:
-        with open(f"/proc/{pid}/stat") as file:  # noqa: PTH123
-            fields = file.read().rpartition(")")[2].split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0.0
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
     return sum(int(ticks) for ticks in fields[11:15]) / _TICKS
 
 
 def _status(pid: int) -> dict[str, int]:
-    """The sizes of /proc/PID/status, in bytes."""
+    """The sizes of /proc/PID/status that are looked at, in bytes; empty when it is gone."""
+    text = _read(f"/proc/{pid}/status")
+    found = {name: _after(text, line) for name, line in _SIZES.items()}
+    return {name: int(size) * 1024 for name, size in found.items() if size}
+
+
+_SIZES = {name: f"\n{name}:".encode() for name in ("VmRSS", "RssAnon", "RssFile", "VmPTE")}
+
+
+def _after(text: bytes, name: bytes) -> bytes:
+    """The word after a name; empty when there is none."""
+    at = text.find(name)
+    return text[at + len(name) : at + len(name) + 40].split(None, 1)[0] if at >= 0 else b""
+
+
+def _read(path: str) -> bytes:
+    """A small file of /proc, in as few calls as can be: it is read on every tick of every run. Empty when it is gone."""
     try:
-        with open(f"/proc/{pid}/status") as file:  # noqa: PTH123
-            lines = [line.split() for line in file if line.endswith(" kB\n")]
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except (FileNotFoundError, ProcessLookupError):
-        return {}
-    return {words[0][:-1]: int(words[1]) * 1024 for words in lines}
+        return b""
+    try:
+        return os.read(descriptor, 8192)
+    except ProcessLookupError:
+        return b""
+    finally:
+        os.close(descriptor)
 
 
 def _proportional(pid: int) -> int | None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from executor.sandbox import protocol
 from executor.sandbox.job import BtrdbAway, CollectedUpload, Ended, Job
-from executor.sandbox.mask import Mask
+from executor.sandbox.mask import Mask, mask_of
 from executor.sandbox.supervise import Observed, Supervision
 from executor.sandbox.zygote import Death
 from schemas.records import Outcome, RunError
@@ -32,7 +32,7 @@ def conclude(supervision: Supervision, death: Death, spool: Path | None) -> Ende
     seen, job = supervision.seen, supervision.job
     if seen.away is not None:
         raise BtrdbAway(seen.away)
-    mask = Mask(job.api_key)
+    mask = mask_of(job.api_key)
     watch = supervision.child.watch
     assert watch is not None
     peak = watch.peak_with(death.max_rss)

@@ -15,6 +15,9 @@ from typing import Any
 
 MAX_FRAME = 4 * 1024 * 1024
 MAX_DESCRIPTORS = 40
+CHUNK = 64 * 1024
+"""Read at a time: larger buffers are mapped and unmapped anew each time."""
+_TRUNCATED = int(socket.MSG_CTRUNC)
 
 
 class Malformed(Exception):
@@ -57,7 +60,7 @@ class Reader:
         """What one recvmsg brought: whole frames, maybe none; sets ended at the end of the stream. Raises Malformed."""
         space = socket.CMSG_SPACE(MAX_DESCRIPTORS * 4)
         try:
-            data, ancillary, flags, _ = self._sock.recvmsg(262144, space, socket.MSG_CMSG_CLOEXEC)
+            data, ancillary, flags, _ = self._sock.recvmsg(CHUNK, space, socket.MSG_CMSG_CLOEXEC)
         except (BlockingIOError, InterruptedError):
             return []
         except ConnectionResetError:
@@ -67,7 +70,7 @@ class Reader:
                 fds = array.array("i")
                 fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
                 self._descriptors.extend(fds)
-        if flags & socket.MSG_CTRUNC or len(self._descriptors) > MAX_DESCRIPTORS:
+        if flags & _TRUNCATED or len(self._descriptors) > MAX_DESCRIPTORS:
             raise Malformed("too many descriptors")
         if not data:
             self.ended = True
@@ -87,7 +90,7 @@ class Reader:
             body = bytes(self._buffer[4 : 4 + length])
             del self._buffer[: 4 + length]
             try:
-                value = json.loads(body)
+                value = json.loads(body.decode())
             except (ValueError, RecursionError) as error:
                 raise Malformed("a frame that is no JSON") from error
             if not isinstance(value, dict) or not isinstance(value.get("kind"), str):
