@@ -188,8 +188,10 @@ def _pair(members: Mapping[str, zipfile.ZipInfo]) -> Iterator[tuple[str, dict[st
     found: dict[str, dict[str, tuple[str, zipfile.ZipInfo]]] = {}
     for name, entry in members.items():
         stem, extension = posixpath.splitext(name)
-        if extension[1:].lower() in kinds:
-            found.setdefault(stem, {})[extension[1:].lower()] = (name, entry)
+        kind = extension[1:].lower()
+        if kind in kinds:
+            # a.cfg and a.CFG: one of them has no partner, and is told
+            found.setdefault(name if kind in found.get(stem, {}) else stem, {})[kind] = (name, entry)
     stems: dict[str, list[str]] = {}
     for stem in found:
         stems.setdefault(stem.lower(), []).append(stem)

@@ -44,6 +44,12 @@ def test_two_names_that_differ_in_case_only_are_two_recordings(cfg: Any, make_zi
     assert read_all(path) == {"/a.cfg": "one", "/A.CFG": "two"}
 
 
+def test_a_second_config_of_the_same_name_is_not_lost(cfg: Any, make_zip: Any) -> None:
+    found = read_all(make_zip({"a.cfg": cfg(), "a.CFG": cfg(head="two,R,1999"), "a.dat": DAT}))
+    assert found["/a.cfg"] == "North"
+    assert "no DAT file" in str(found["/a.CFG"])
+
+
 def test_what_has_no_partner_is_an_entry_with_its_error(cfg: Any, make_zip: Any) -> None:
     found = read_all(
         make_zip({"a.cfg": cfg(), "b.dat": DAT, "c.cfg": cfg(), "c.dat": DAT, "__MACOSX/._c.cfg": b"\0\5\x16\7"})
