@@ -45,7 +45,12 @@ def load(blob: bytes) -> Any:
         )
     if not callable(handler):
         raise Refused("what was registered is no function but of type %s" % type(handler).__name__)
-    _lend_eventproc(handler)
+    try:
+        _lend_eventproc(handler)
+    except MemoryError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a callable object answers as it likes to what it is asked
+        raise Refused("what was registered cannot be looked at: %s" % _shown(error), error)
     return handler
 
 

@@ -6,11 +6,12 @@ import resource
 import signal
 import socket
 import sys
+import tempfile
 import time
 import traceback
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import call, connect, frames, route, steps, trace, uploads
+from . import call, connect, frames, kernel, route, steps, trace, uploads
 
 _exit = os._exit  # a handler may put something else there
 
@@ -92,7 +93,13 @@ def _isolate(context: steps.Context, plan: List[Dict[str, Any]]) -> None:
 def _run(channel: socket.socket, ahead: connect.Ahead) -> int:
     job, _ = frames.receive(channel)
     blob = frames.receive_raw(channel)
+<<<<<<< HEAD
     _environment(job["environment"])
+=======
+    os.environ.clear()
+    os.environ.update(job["environment"])
+    tempfile.tempdir = None  # as the zygote found it; TMPDIR says where it is now
+>>>>>>> 677db10 (Attack the sandbox at both levels, and show that each attack bites)
     time.tzset()
     gc.enable()
     warned = Warned("the handler's time limit of %g s ends in %g s" % (job["wall_s"], job["warning_s"]))
@@ -121,6 +128,10 @@ def _limit(limits: Dict[str, int]) -> int:
     held = _held()
     hard = 0
     for name, value in limits.items():
+        if name == "MORE_PROCESSES":
+            most = kernel.tasks_of_user() + value
+            resource.setrlimit(resource.RLIMIT_NPROC, (most, most))
+            continue
         kind = getattr(resource, "RLIMIT_" + name)
         if name == "DATA":
             hard = value + held + SPARE_BYTES
@@ -171,16 +182,24 @@ def _answer(
         raise
     except call.Refused as error:
         return _refused(str(error), error.cause)
-    trace.show_source(handler, job["source"], job["first_line"])
     given = dict(job["arguments"], btrdb=database)
     try:
+        trace.show_source(handler, job["source"], job["first_line"])
         arguments = call.arguments(handler, given, [*job["documented"], "btrdb"])
     except call.Refused as error:
         return _refused(str(error))
+<<<<<<< HEAD
     if job["only_load"]:
         lacking = ", ".join(call.lacking(handler))
         return {"kind": "ended", "outcome": "succeeded", "text": lacking[: job["text_limit"]], "error": None}
     frames.send_packed(channel, BEGUN)
+=======
+    except MemoryError:
+        raise
+    except BaseException as error:  # noqa: BLE001 - a callable object answers as it likes to what it is asked
+        return _refused("the handler cannot be asked for its signature: %s" % trace.error_of(error)["message"], error)
+    frames.send(channel, {"kind": "begun"})
+>>>>>>> 677db10 (Attack the sandbox at both levels, and show that each attack bites)
     text, told = _call(handler, arguments, warned, job["text_limit"])
     _flush()
     uploads.send(channel, job["upload_limit"])

@@ -54,21 +54,19 @@ def _fenced(zygote: int) -> bool:
 
 def _until_over(first: int) -> Optional[int]:
     """The first process's status as wait(2) gives it; None when the run is to be ended. Buries orphans meanwhile."""
+    more = True
     while True:
-        number = signal.sigwait(WATCHED)
-        if number == signal.SIGTERM:
+        # one burial at a time: those who die without end must not keep us from hearing that it is enough
+        heard = signal.sigtimedwait(WATCHED, 0) if more else signal.sigwaitinfo(WATCHED)
+        if heard is not None and heard.si_signo == signal.SIGTERM:
             return None
-        if number == signal.SIGXCPU:
+        if heard is not None and heard.si_signo == signal.SIGXCPU:
             os.kill(first, signal.SIGXCPU)
-            continue
-        while True:
-            pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
-            if pid == 0:
-                break
-            if pid == first and os.WIFSTOPPED(status):
-                return int(signal.SIGSYS)  # as where its filter ends it for that: nobody would wake it up
-            if pid == first:
-                return status
+        pid, status = os.waitpid(-1, os.WNOHANG | os.WUNTRACED)
+        more = pid != 0
+        if pid == first:
+            # stopped is as good as dead, as where the filter ends it for that: nobody would wake it up
+            return int(signal.SIGSYS) if os.WIFSTOPPED(status) else status
 
 
 def _end_all(fenced: bool) -> None:

@@ -28,12 +28,16 @@ def error_of(error: BaseException) -> Dict[str, str]:
 
 
 def _type_of(error: BaseException) -> str:
+    # by type's own descriptors: a metaclass may answer anything, or never
     kind = type(error)
-    module = str(getattr(kind, "__module__", ""))
-    name = str(getattr(kind, "__qualname__", "exception"))
-    return (
-        name if module in ("builtins", "__main__", __name__.rpartition(".")[0] + ".child") else module + "." + name
-    )[:200]
+    name: str = type.__dict__["__qualname__"].__get__(kind)
+    try:
+        module = type.__dict__["__module__"].__get__(kind)
+    except AttributeError:
+        module = None
+    if not isinstance(module, str) or module in ("builtins", "__main__", __name__.rpartition(".")[0] + ".child"):
+        return str.__getitem__(name, slice(0, 200))
+    return (str.__str__(module) + "." + name)[:200]
 
 
 def _message_of(error: BaseException) -> str:

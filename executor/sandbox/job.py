@@ -126,7 +126,10 @@ class SandboxUnavailable(Exception):
     """
 
     def __init__(self, layer: str, why: str, setting: str) -> None:
-        super().__init__(f"sandbox layer {layer!r} cannot be had: {why}. {setting}")
+        super().__init__(layer, why, setting)
         self.layer = layer
         self.why = why
         self.setting = setting
+
+    def __str__(self) -> str:
+        return f"sandbox layer {self.layer!r} cannot be had: {self.why}. {self.setting}"

@@ -52,7 +52,7 @@ class Watch:
         self._pid = pid
         self._scratch = scratch
         self._keeper = 1 if keeper else 0
-        pids, _ = _tree(pid)
+        pids, _ = _tree(pid, 100)
         inherited = [_status(one) for one in pids]
         self._inherited = sum(_private(one) for one in inherited)
         self._inherited_file = max(one.get("RssFile", 0) for one in inherited)
@@ -65,12 +65,15 @@ class Watch:
         self._cpu_lost = 0.0
         self.peak = 0
 
-    def sample(self, limit: int, *, closely: bool = False) -> Held:
+    def sample(self, limit: int, most: int, *, closely: bool = False) -> Held:
         """What is held now; cheap, and looked at closely only when the cheap figure (which counts shared pages often) is over.
 
-        Updates peak and cpu_s. closely: look at all now. A tree that is gone holds nothing.
+        limit: of memory; most: of processes and threads, beyond which no more of them are looked at. closely: look at all now.
+        Updates peak. A tree that is gone holds nothing.
         """
-        pids, tasks = _tree(self._pid)
+        pids, tasks = _tree(self._pid, most + self._keeper)
+        if tasks - self._keeper > most:
+            return replace(self._seldom, processes=len(pids) - self._keeper, tasks=tasks - self._keeper)
         anonymous, tables = 0, 0
         for pid in pids:
             status = _status(pid)
@@ -149,10 +152,10 @@ def private_bytes(pid: int) -> int:
     return _private(_status(pid))
 
 
-def _tree(pid: int) -> tuple[list[int], int]:
-    """(process ids, how many threads they have)."""
+def _tree(pid: int, most: int) -> tuple[list[int], int]:
+    """(process ids, how many threads they have); stops at more than most, for they may come faster than they are counted."""
     found, index, tasks = [pid], 0, 0
-    while index < len(found):
+    while index < len(found) and tasks <= most:
         process = f"/proc/{found[index]}/task"
         index += 1
         try:

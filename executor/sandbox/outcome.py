@@ -40,7 +40,9 @@ def conclude(supervision: Supervision, death: Death, spool: Path | None) -> Ende
         outcome, text, error = _verdict(seen, job, death, peak)
     except protocol.Malformed as malformed:
         outcome, text, error = Outcome.CRASHED, "", _crash(f"it wrote to the executor's own channel: {malformed}")
-    log, truncated = supervision.output.text(mask)
+    kept = outcome in (Outcome.SUCCEEDED, Outcome.FAILED)
+    uploads = tuple(_uploads(supervision, mask, spool)) if kept else ()
+    log, truncated = supervision.output.text(mask)  # last: what is left out is said there
     cut = len(text) >= job.limits.text_bytes
     text = mask.head(text) if cut else mask(text)
     return Ended(
@@ -51,7 +53,7 @@ def conclude(supervision: Supervision, death: Death, spool: Path | None) -> Ende
         else RunError(mask(error.type), mask.head(error.message), mask.head(error.traceback)),
         log=log,
         log_truncated=truncated,
-        uploads=tuple(_uploads(supervision, mask, spool)) if outcome in (Outcome.SUCCEEDED, Outcome.FAILED) else (),
+        uploads=uploads,
         started_at_ns=seen.begun_ns or seen.handed_over_ns,
         ended_at_ns=seen.ended_ns,
         cpu_s=watch.cpu_with(death.cpu_s),

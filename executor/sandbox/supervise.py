@@ -197,7 +197,7 @@ class Supervision:
     def _look_at_memory(self) -> None:
         limits = self.job.limits
         assert self.child.watch is not None
-        held = self.child.watch.sample(limits.memory_bytes)
+        held = self.child.watch.sample(limits.memory_bytes, limits.processes)
         if self.seen.ended is not None or self.seen.cut is not None:
             return
         if held.total > limits.memory_bytes:
@@ -210,13 +210,14 @@ class Supervision:
             text = f"it was killed: it held {_mib(held.disk)} of files; its limit is {_mib(limits.scratch_bytes)}"
             self.seen.cut = (Outcome.CRASHED, text)
         elif held.tasks > limits.processes:
-            text = f"it was killed: it had {held.tasks} processes and threads; its limit is {limits.processes}"
+            text = f"it was killed: it had more than {limits.processes} processes and threads, which is its limit"
             self.seen.cut = (Outcome.CRASHED, text)
 
     def _look_a_last_time(self) -> None:
         """Just before all is killed: what its processes have used until now, those too that nobody will wait for."""
         if self.child.watch is not None and self._doom is None:
-            self.child.watch.sample(self.job.limits.memory_bytes, closely=True)
+            limits = self.job.limits
+            self.child.watch.sample(limits.memory_bytes, limits.processes, closely=True)
 
     def _look_at_time(self, now: float, kill_at: float, warn_at: float) -> None:
         seen, limits = self.seen, self.job.limits
@@ -263,7 +264,7 @@ def _hand_over(job: Job, access: Access, child: Child) -> bytes:
         "documented": list(job.documented),
         "environment": dict(handler_environment(access, job.api_key, child.scratch_path, child.ca_bundle)),
         "api_key": job.api_key,
-        "rlimits": dict(rlimits.of_run(limits)),
+        "rlimits": dict(rlimits.of_run(limits, counted_alone=not child.kept)),
         "wall_s": limits.wall_s,
         "warning_s": min(limits.warning_s, limits.wall_s / 2),
         "text_limit": limits.text_bytes,

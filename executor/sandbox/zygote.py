@@ -43,7 +43,10 @@ class Death:
 
 @dataclass(eq=False)
 class Child:
-    """A child that is isolated and waits for its job. Its descriptors are this process's to close, by close()."""
+    """A child that is isolated and waits for its job. Its descriptors are this process's to close, by close().
+
+    kept: by a keeper, whose pidfd it is; else it is the first process of its PID namespace.
+    """
 
     number: int
     channel: socket.socket
@@ -52,7 +55,7 @@ class Child:
     scratch_bytes: int
     scratch_path: str = SCRATCH
     ca_bundle: str = CA_BUNDLE
-    end_signal: int = signal.SIGKILL
+    kept: bool = False
     pidfd: int = -1
     scratch: Scratch | None = None
     listener: socket.socket | None = None
@@ -70,7 +73,7 @@ class Child:
         """
         if self.pidfd >= 0:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self.pidfd, self.end_signal)
+                signal.pidfd_send_signal(self.pidfd, signal.SIGTERM if self.kept else signal.SIGKILL)
 
     def buried(self, timeout_s: float) -> Death:
         """How it died; blocks. Raises SandboxLost when its zygote died first or it does not die in time."""
@@ -201,7 +204,7 @@ class Zygote:
         """A folder instead of mounts, a keeper instead of a PID namespace."""
         folder = folders.make(self._plan.user)
         child.scratch, child.scratch_path, child.ca_bundle = folder, str(folder.tmp), self._plan.ca_bundle
-        child.end_signal = signal.SIGTERM
+        child.kept = True
         if self._access.endpoint is None:
             return {"scratch": child.scratch_path}
         child.listener = folder.listen()
@@ -339,7 +342,7 @@ class Zygote:
             if not child.changed.wait_for(lambda: child.pidfd >= 0 or child.lost, CHILD_TIMEOUT_S) or child.lost:
                 raise SandboxLost("the zygote died")
         assert child.scratch is not None
-        child.watch = Watch(pid_of(child.pidfd), child.scratch, keeper=self._plan.keep is not None)
+        child.watch = Watch(pid_of(child.pidfd), child.scratch, keeper=child.kept)
 
     def _take_scratch(self, child: Child, descriptor: int) -> None:
         if isinstance(child.scratch, Folder):
