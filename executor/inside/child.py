@@ -93,13 +93,8 @@ def _isolate(context: steps.Context, plan: List[Dict[str, Any]]) -> None:
 def _run(channel: socket.socket, ahead: connect.Ahead) -> int:
     job, _ = frames.receive(channel)
     blob = frames.receive_raw(channel)
-<<<<<<< HEAD
     _environment(job["environment"])
-=======
-    os.environ.clear()
-    os.environ.update(job["environment"])
     tempfile.tempdir = None  # as the zygote found it; TMPDIR says where it is now
->>>>>>> 677db10 (Attack the sandbox at both levels, and show that each attack bites)
     time.tzset()
     gc.enable()
     warned = Warned("the handler's time limit of %g s ends in %g s" % (job["wall_s"], job["warning_s"]))
@@ -188,18 +183,14 @@ def _answer(
         arguments = call.arguments(handler, given, [*job["documented"], "btrdb"])
     except call.Refused as error:
         return _refused(str(error))
-<<<<<<< HEAD
-    if job["only_load"]:
-        lacking = ", ".join(call.lacking(handler))
-        return {"kind": "ended", "outcome": "succeeded", "text": lacking[: job["text_limit"]], "error": None}
-    frames.send_packed(channel, BEGUN)
-=======
     except MemoryError:
         raise
     except BaseException as error:  # noqa: BLE001 - a callable object answers as it likes to what it is asked
         return _refused("the handler cannot be asked for its signature: %s" % trace.error_of(error)["message"], error)
-    frames.send(channel, {"kind": "begun"})
->>>>>>> 677db10 (Attack the sandbox at both levels, and show that each attack bites)
+    if job["only_load"]:
+        lacking = ", ".join(call.lacking(handler))
+        return {"kind": "ended", "outcome": "succeeded", "text": lacking[: job["text_limit"]], "error": None}
+    frames.send_packed(channel, BEGUN)
     text, told = _call(handler, arguments, warned, job["text_limit"])
     _flush()
     uploads.send(channel, job["upload_limit"])

@@ -149,10 +149,11 @@ class SandboxedRuntime:
                     raise SandboxUnavailable(name, off[name], zygote.setting_for(name))
         except SandboxUnavailable as error:
             zygote.close()
-            how = f"EXECUTOR_REQUIRED_LAYERS names {error.layer}" if error.layer in self._required else ""
-            raise SandboxUnavailable(
-                error.layer, error.why, f"{error.setting}. {how or lower(self._lowest, error.layer)}"
-            ) from error
+            if error.layer in self._required:
+                how = f". EXECUTOR_REQUIRED_LAYERS names {error.layer}"
+            else:
+                how = f". {lower(self._lowest, error.layer)}" if error.layer in LAYERS else ""
+            raise SandboxUnavailable(error.layer, error.why, error.setting.rstrip(".") + how) from error
         left_out = LEFT_OUT[level]
         self._layers = {name: f"left out: {left_out[name]}" for name in left_out}
         self._layers |= {name: f"off: {off[name]}" if name in off else "on" for name in LAYERS if name not in left_out}
