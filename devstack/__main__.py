@@ -5,21 +5,37 @@ from __future__ import annotations
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-
-from devstack import kafka, runtimes, tell
-from devstack.demo import StoryFailed, demo
-from devstack.run import NotUp, bring_down, bring_up, supervise
-from devstack.supervisor import StartFailed
+from types import FrameType
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 when it went well; 1 with one clear reason on stderr when not; 130 after Ctrl-C."""
+    """0 when it went well; 1 with one clear reason on stderr when not; 130 after Ctrl-C, and 128 + number after a signal."""
+    given = _parse(arguments)
+    caught = signal.SIGINT
+
+    def stopped(number: int, _frame: FrameType | None) -> None:
+        nonlocal caught
+        caught = signal.Signals(number)
+        raise KeyboardInterrupt
+
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a closed terminal and a CI job called off end it as Ctrl-C does
+        signal.signal(number, stopped)
+    try:
+        return _do_or_say_why(given)
+    except KeyboardInterrupt:
+        how = "Ctrl-C" if caught is signal.SIGINT else caught.name
+        print(f"✗ stopped by {how}; everything it had started is gone", file=sys.stderr)
+        return 128 + caught
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="devstack", description=__doc__)
     parser.add_argument(
         "--state", type=Path, default=ROOT / ".devstack", help="folder of the stack (default: .devstack)"
@@ -39,12 +55,18 @@ def main(arguments: list[str] | None = None) -> int:
     build.add_argument("--full", action="store_true", help="with the full list where there is one (some GB each)")
     build.add_argument("--lock", action="store_true", help="resolve their packages anew instead")
     build.add_argument("names", nargs="*", help="only these, as in py3.7")
-    given = parser.parse_args(arguments)
+    return parser.parse_args(arguments)
+
+
+def _do_or_say_why(given: argparse.Namespace) -> int:
+    # imported here, not above: they take a second, and Ctrl-C is to be answered in that second too
+    from devstack import kafka, runtimes, tell
+    from devstack.demo import StoryFailed
+    from devstack.run import NotUp
+    from devstack.supervisor import StartFailed
+
     try:
         return _do(given)
-    except KeyboardInterrupt:
-        tell.problem("stopped by Ctrl-C; everything it had started is gone")
-        return 130
     except (
         StoryFailed,
         StartFailed,
@@ -59,6 +81,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _do(given: argparse.Namespace) -> int:
+    from devstack import kafka, tell
+    from devstack.demo import demo
+    from devstack.run import bring_down, bring_up, supervise
+
     if given.verb == "demo":
         return demo(given.state, given.file, tuple(t.strip() for t in given.tags.split(",") if t.strip()))
     if given.verb == "up":
@@ -76,6 +102,8 @@ def _do(given: argparse.Namespace) -> int:
 
 
 def _runtimes(given: argparse.Namespace) -> int:
+    from devstack import runtimes, tell
+
     if given.lock:
         runtimes.lock(tell.progress, given.names)
         return 0

@@ -24,6 +24,7 @@ JARS = ROOT / ".cache" / f"kafka-{versions.KAFKA}"
 PORT, CONTROLLER_PORT = 9092, 9093
 HEAP = ["-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-Xmx512m", "-Xshare:auto"]
 JAVA_AT_LEAST = 17
+GIVEN_S = 10.0
 
 Progress = Callable[[str], None]
 
@@ -49,19 +50,22 @@ def way() -> str:
     java = _java_version()
     if java >= JAVA_AT_LEAST and (_complete() or shutil.which("mvn")):
         return "java"
-    if shutil.which("docker") and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
+    docker = shutil.which("docker")
+    if docker and subprocess.run(["docker", "info"], capture_output=True, check=False).returncode == 0:
         return "docker"
     raise NoKafka(
         "there is no Kafka. One of these is needed: KAFKA_BOOTSTRAP_SERVERS=host:port of one that runs; or Java "
         f"{JAVA_AT_LEAST} or newer and Maven (here: Java {java or 'none'}, Maven {'found' if shutil.which('mvn') else 'none'}); "
-        "or Docker with a running engine (here: none)"
+        f"or Docker with a running engine (here: {'a client whose engine does not answer' if docker else 'none'})"
     )
 
 
 def fetch(progress: Progress) -> None:
-    """Brings what the chosen way needs to this machine, once; blocks. Raises NoKafka."""
+    """Brings what the chosen way needs to this machine, once, or finds that the given Kafka answers; blocks. Raises NoKafka."""
     chosen = way()
-    if chosen == "java" and not _complete():
+    if chosen == "given":
+        _wait_for(os.environ["KAFKA_BOOTSTRAP_SERVERS"])
+    elif chosen == "java" and not _complete():
         progress(f"fetching Apache Kafka {versions.KAFKA} from Maven Central (once)")
         _copy_jars(progress)
     elif chosen == "docker":
@@ -80,17 +84,18 @@ def command(folder: Path, address: str, port: int = PORT, controller_port: int =
     chosen = way()
     if chosen == "given":
         bootstrap = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
-        return KafkaProcess([], {}, bootstrap, lambda: _answers(bootstrap))
+        return KafkaProcess([], {}, bootstrap, lambda: answers(bootstrap))
+    folder = folder.resolve()
     folder.mkdir(parents=True, exist_ok=True)
     bootstrap = f"{address}:{port}"
 
     def ready() -> bool:
-        return _listens(address, port) and _answers(bootstrap)
+        return _listens(address, port) and answers(bootstrap)
 
     env = {name: os.environ[name] for name in ("PATH", "HOME", "JAVA_HOME", "DOCKER_HOST") if name in os.environ}
-    if chosen == "docker":
-        return KafkaProcess(_docker(folder, address, port, controller_port), env, bootstrap, ready)
     properties = _properties(folder, address, port, controller_port)
+    if chosen == "docker":
+        return KafkaProcess(_docker(folder, properties), env, bootstrap, ready)
     if not (folder / "data" / "meta.properties").exists():
         _format(folder, properties, env)
     argv = [_java(), *HEAP, *_logging(folder), "-cp", f"{JARS}/*", "kafka.Kafka", str(properties)]
@@ -217,32 +222,35 @@ def _format(folder: Path, properties: Path, env: Mapping[str, str]) -> None:
         )
 
 
-def _docker(folder: Path, address: str, port: int, controller_port: int) -> list[str]:
-    """The broker in a container that ends when its docker command does, whatever that dies of: its standard input ends then."""
-    data = folder / "data"
-    data.mkdir(exist_ok=True)
-    env = {
-        "KAFKA_PROCESS_ROLES": "broker,controller",
-        "KAFKA_NODE_ID": "1",
-        "KAFKA_CONTROLLER_QUORUM_VOTERS": f"1@{address}:{controller_port}",
-        "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-        "KAFKA_LISTENERS": f"PLAINTEXT://{address}:{port},CONTROLLER://{address}:{controller_port}",
-        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{address}:{port}",
-        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
-        "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
-        "KAFKA_LOG_DIRS": "/data",
-        "KAFKA_HEAP_OPTS": "-Xmx512m",
-        **{"KAFKA_" + name.upper().replace(".", "_"): str(value) for name, value in SINGLE.items()},
-    }
-    pairs = [word for name, value in env.items() for word in ("-e", f"{name}={value}")]
-    script = "/etc/kafka/docker/run & broker=$!; (cat > /dev/null; kill $broker) <&3 & wait $broker"
+def _docker(folder: Path, properties: Path) -> list[str]:
+    """The broker in a container that ends when its docker command does, whatever that dies of: its standard input ends then.
+
+    The state folder is there under its own path. The broker runs as root, as images may want; umask 0, so that whoever started
+    the stack can remove what it wrote. The image's own entry point would format a formatted folder when it is started again.
+    """
+    tools = "/opt/kafka/bin"
+    script = (
+        f"umask 0; test -f {folder}/data/meta.properties || {tools}/kafka-storage.sh format -t {uuid.uuid4()} -c {properties} || exit; "
+        f"{tools}/kafka-server-start.sh {properties} & broker=$!; (cat > /dev/null; kill $broker) <&3 & wait $broker"
+    )
     return [
-        *("docker", "run", "--rm", "-i", "--init", "--network", "host", "--user", "0", "-v", f"{data}:/data", *pairs),
-        *("--entrypoint", "sh", versions.KAFKA_IMAGE, "-c", f"exec 3<&0; {script}"),
+        *("docker", "run", "--rm", "-i", "--init", "--network", "host", "--user", "0", "-v", f"{folder}:{folder}"),
+        *("-e", "KAFKA_HEAP_OPTS=-Xmx512m", "--entrypoint", "sh", versions.KAFKA_IMAGE, "-c", f"exec 3<&0; {script}"),
     ]
 
 
-def _answers(bootstrap: str) -> bool:
+def _wait_for(bootstrap: str) -> None:
+    deadline = time.monotonic() + GIVEN_S
+    while not answers(bootstrap):
+        if time.monotonic() > deadline:
+            raise NoKafka(
+                f"KAFKA_BOOTSTRAP_SERVERS is {bootstrap}, but no Kafka answered there within {GIVEN_S:.0f} s; correct it, or unset "
+                "it to have a Kafka started here"
+            )
+
+
+def answers(bootstrap: str) -> bool:
+    """Whether a Kafka answers there now; blocks for a second or two when none does."""
     broker = KafkaBroker(StreamSettings(bootstrap_servers=bootstrap, request_timeout_ms=1000))
     try:
         broker.admin().ping()

@@ -23,9 +23,12 @@ class NotUp(Exception):
 def supervise(state: Path) -> int:
     """Runs the stack in the foreground until SIGTERM or Ctrl-C."""
     stack = Stack(state)
-    stack.start(tell.progress)
-    print("ready", flush=True)
-    stack.supervisor.run_forever()
+    try:
+        stack.start(tell.progress)
+        print("ready", flush=True)
+        stack.supervisor.run_forever()
+    finally:
+        stack.stop()
     return 0
 
 
@@ -46,9 +49,16 @@ def bring_up(state: Path) -> int:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        _follow(child, log)
+        try:
+            _follow(child, log)
+        except BaseException:  # Ctrl-C too: what was begun here does not go on by itself
+            child.terminate()
+            child.wait(STOP_S)
+            raise
     else:
         tell.progress(f"the stack is up already (supervisor pid {pid})")
+        if not (state / "env").exists():
+            raise NotUp(f"but it is still starting; look into {state / 'supervisor.log'}, or try again shortly")
     tell.endpoints((state / "env").read_text(), state)
     return 0
 
@@ -66,7 +76,6 @@ def _follow(child: subprocess.Popen[bytes], log: Path) -> None:
                 raise NotUp(f"the stack did not start; its log is {log}\n{log.read_text()[-2000:]}")
             else:
                 time.sleep(0.05)
-    child.terminate()
     raise NotUp(f"the stack was not ready within {START_S:.0f} s; its log is {log}")
 
 

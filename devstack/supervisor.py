@@ -146,6 +146,7 @@ class Supervisor:
         lived_well = now - kept.started_at > LIVED_WELL_S
         kept.wait_s = 0.0 if lived_well else min(max(kept.wait_s * 2, 0.25), LONGEST_WAIT_S)
         kept.start_after = now + kept.wait_s
+        _close_stdin(kept.child)
         with self._log(kept.process.name) as log:
             log.write(f"--- ended with {kept.child.returncode}; started again in {kept.wait_s:.2f} s\n".encode())
         kept.child = None
@@ -166,7 +167,7 @@ class Supervisor:
                 list(process.argv),
                 env=dict(process.env),
                 cwd=process.cwd,
-                stdin=subprocess.DEVNULL,
+                stdin=subprocess.PIPE,  # open as long as the supervisor lives: what runs in a container ends when it ends
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for the supervisor
@@ -186,6 +187,8 @@ class Supervisor:
             if child.poll() is None:
                 child.kill()
                 child.wait()
+        if child is not None:
+            _close_stdin(child)
         self._pid_file(kept.process.name).unlink(missing_ok=True)
 
     def _pid_file(self, name: str) -> Path:
@@ -200,3 +203,8 @@ class Supervisor:
         path = self._state / "logs" / f"{name}.log"
         lines = path.read_text(errors="replace").splitlines()[-LOG_LINES:]
         return "\n".join([f"The end of {path}:", *("  " + line for line in lines)])
+
+
+def _close_stdin(child: subprocess.Popen[bytes]) -> None:
+    assert child.stdin is not None
+    child.stdin.close()

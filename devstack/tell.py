@@ -38,7 +38,8 @@ def say(text: str) -> None:
 
 def problem(text: str) -> None:
     """The reason for a failure, on stderr."""
-    Console(stderr=True, highlight=False).print(f"[bold red]✗[/bold red] {escape(text)}")
+    # soft_wrap: a path or an error is to be copied whole
+    Console(stderr=True, highlight=False).print(f"[bold red]✗[/bold red] {escape(text)}", soft_wrap=True)
 
 
 def well(text: str) -> None:

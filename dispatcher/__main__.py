@@ -34,7 +34,7 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    health = Health("dispatcher")
+    health = Health("dispatcher", needs=("ledger", "kafka"))
     from_environment(TelemetrySettings).serve(health)
     ledger = Ledger.open(settings.ledger_url)
     stream_settings = from_environment(StreamSettings)

@@ -45,7 +45,7 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    health = Health("executor")
+    health = Health("executor", needs=("registry", "kafka"))
     from_environment(TelemetrySettings).serve(health)
     try:
         keeper = Keeper(ObjectStore(settings.files) if settings.files else None)
@@ -68,7 +68,10 @@ def main() -> int:
     loop.until_ready(
         lambda: book.publish([("result", RESULTS), ("dead_letter", DEAD_LETTERS)]), health, "schemas", stop
     )
-    step = Execute(settings, registry, producer, runtimes, uuid.uuid4().hex, keeper)
+    boot_id = uuid.uuid4().hex
+    # a wrong address, CA or token shows now, not with the first run
+    loop.until_ready(lambda: _reach(registry, boot_id, settings.name), health, "registry", stop)
+    step = Execute(settings, registry, producer, runtimes, boot_id, keeper)
     done = threading.Event()
     renewer = threading.Thread(target=step.leases.run, args=(done,), name="renewer", daemon=True)
     renewer.start()
@@ -97,6 +100,10 @@ def main() -> int:
     if spool is not None:
         shutil.rmtree(spool, ignore_errors=True)
     return 0
+
+
+def _reach(registry: Registry, boot_id: str, name: str) -> None:
+    registry.renew(boot_id, name, [])
 
 
 def _start_runtimes(

@@ -31,9 +31,7 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    health = Health("notifier")
-    for dependency in ("kafka", "ledger", "smtp"):
-        health.ready(dependency, False, "not reached yet")
+    health = Health("notifier", needs=("kafka", "ledger", "smtp"))
     from_environment(TelemetrySettings).serve(health)
     ledger = Ledger.open(settings.ledger_url)
     loop.until_ready(ledger.migrate, health, "ledger", stop)

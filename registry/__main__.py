@@ -28,7 +28,7 @@ def main() -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    health = Health("registry")
+    health = Health("registry", needs=("ledger",))
     from_environment(TelemetrySettings).serve(health)
     ledger = Ledger.open(settings.ledger_url, settings.sealing())
     until_ready(ledger.migrate, health, "ledger", stop)

@@ -6,6 +6,7 @@ import json
 import socket
 import threading
 import time
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -18,12 +19,15 @@ from telemetry import metrics
 class Health:
     """What a process knows of itself. Liveness is the age of the main loop's last turn; dependencies show in readiness only."""
 
-    def __init__(self, station: str, max_turn_age_s: float = 60) -> None:
-        """station: the process's name; max_turn_age_s: a main loop that has not turned for longer counts as stuck."""
+    def __init__(self, station: str, max_turn_age_s: float = 60, needs: Sequence[str] = ()) -> None:
+        """station: the process's name; max_turn_age_s: a main loop that has not turned for longer counts as stuck.
+
+        needs: dependencies without which it is not ready, from the beginning on.
+        """
         self.station = station
         self._max_turn_age_s = max_turn_age_s
         self._last_turn = time.monotonic()
-        self._checks: dict[str, tuple[bool, str]] = {}
+        self._checks: dict[str, tuple[bool, str]] = dict.fromkeys(needs, (False, "not reached yet"))
         self._changing = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
         metrics.last_turn_age_seconds.set_function(self.age)

@@ -9,6 +9,7 @@ import pytest
 
 from devstack import kafka
 from devstack.supervisor import Process, Supervisor
+from tests import containers
 
 
 def _free_ports(address: str, count: int) -> list[int]:
@@ -25,7 +26,11 @@ def _free_ports(address: str, count: int) -> list[int]:
 
 @pytest.fixture(scope="session")
 def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """host:port of a real broker; KAFKA_BOOTSTRAP_SERVERS when that is set, else one of our own."""
+    """host:port of a real broker: KAFKA_BOOTSTRAP_SERVERS when that is set; else from its image; else as a stack has it."""
+    if not os.environ.get("KAFKA_BOOTSTRAP_SERVERS") and containers.offered(containers.KAFKA_IMAGE):
+        with containers.apache_kafka() as bootstrap:
+            yield bootstrap
+        return
     address = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
     port, controller_port = _free_ports(address, 2)
     folder = tmp_path_factory.mktemp("kafka")

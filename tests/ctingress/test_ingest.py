@@ -337,6 +337,7 @@ def test_the_command_says_what_is_wrong_with_how_it_was_called(command: Any, tmp
     assert request.returncode == 2 and "'7' is no UUID" in request.stderr
     bad = command(str(path))
     assert bad.returncode == 1 and "nothing was written or published" in bad.stderr
+    assert len(bad.stderr.splitlines()) == 1, "one reason, without libraries' chatter"
     assert command(str(tmp_path / "none.zip")).returncode == 1
 
 

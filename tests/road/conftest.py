@@ -7,6 +7,7 @@ import json
 import os
 import signal
 import time
+import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -105,6 +106,14 @@ class Road:
 
     def pid(self, process: str) -> int:
         return int((self.stack.layout.state / "pids" / f"{process}.pid").read_text())
+
+    def all_ready(self) -> bool:
+        try:
+            for url in self.stack.layout.metrics_urls():
+                urllib.request.urlopen(url.replace("metrics", "readyz"), timeout=5).close()
+        except OSError:
+            return False
+        return True
 
     def kill(self, process: str) -> None:
         """kill -9, then waits until the supervisor has started it anew."""

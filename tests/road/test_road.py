@@ -168,6 +168,7 @@ def test_a_run_goes_on_to_its_one_email_when_a_process_is_killed_under_it(
         time.sleep(2)
         return "went on"
 
+    road.wait_for(road.all_ready, "what was killed before to be well again")
     name = f"survives-{process}"
     road.register(name, takes_a_while, [tag])
     request_id = road.publish([tag])

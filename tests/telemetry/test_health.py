@@ -72,6 +72,17 @@ def test_nobody_is_ready_before_something_has_reported(get: Get) -> None:
     assert get("/readyz")[0] == 503
 
 
+def test_nobody_is_ready_before_all_that_it_needs_has_been_reached() -> None:
+    health = Health("dispatcher", needs=("ledger", "kafka"))
+
+    health.ready("ledger", True)
+
+    status, body = health.ready_answer()
+    assert (status, body["checks"]["kafka"]) == (503, {"ok": False, "why": "not reached yet"})
+    health.ready("kafka", True)
+    assert health.ready_answer()[0] == 200
+
+
 def test_readiness_names_what_is_not_well_and_why(health: Health, get: Get) -> None:
     health.ready("ledger", True)
     health.ready("kafka", False, "connection refused")
