@@ -121,8 +121,8 @@ class Dispatch:
 
     def _matches(self, event: Event) -> list[Match]:
         return [
-            Match(m.handler.handler_id, m.handler.version, m.handler.owner, m.handler.runtime)
-            for m in self._index.match(event)
+            Match(handler.handler_id, handler.version, handler.owner, handler.runtime)
+            for handler in self._index.handlers(event)
         ]
 
     @staticmethod

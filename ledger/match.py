@@ -45,15 +45,19 @@ class TagIndex:
                 hook.untagged.append(handler)
 
     def match(self, event: Event) -> tuple[Matched, ...]:
+        """What handlers() finds, each with the reason."""
+        tags = set(event.tags)
+        return tuple(Matched(handler, tuple(sorted(tags & handler.tags))) for handler in self.handlers(event))
+
+    def handlers(self, event: Event) -> list[Matchable]:
         """The handlers of the event's hook with at least one tag in common, and those without tags; by handler id.
 
         An event without tags meets only the handlers without tags. Costs as much as there are matches, whatever is registered.
         """
         hook = self._hooks.get(event.hook)
         if hook is None:
-            return ()
+            return []
         met: dict[int, Matchable] = {handler.handler_id: handler for handler in hook.untagged}
         for tag in event.tags:
             met.update((handler.handler_id, handler) for handler in hook.by_tag.get(tag, ()))
-        tags = set(event.tags)
-        return tuple(Matched(met[i], tuple(sorted(tags & met[i].tags))) for i in sorted(met))
+        return [met[handler_id] for handler_id in sorted(met)]
