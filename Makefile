@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-all lint lock bench-latency bench-btrdb bench-dispatch bench-sandbox clean
+.PHONY: help demo up down test test-all lint lock bench-latency bench-btrdb bench-dispatch bench-fairness bench-sandbox clean
 
 help:
 	@echo "make demo            the whole story on this machine: archive in, handlers run, emails out"
@@ -19,6 +19,7 @@ help:
 	@echo "make bench-btrdb     ten million points into the development server and back, beside a bare file"
 	@echo "make bench-dispatch  events in -> tasks out, beside a bare producer; BENCH_LEDGER=postgresql for the other ledger"
 	@echo "make bench-sandbox   sandboxed runs beside a bare fork, RQ, Celery, bubblewrap; writes bench/results/sandbox.json"
+	@echo "make bench-fairness  one owner's wait for a slot while another floods with 10,000 slow runs"
 	@echo "make lock            pins requirements/all.in anew into requirements/all.txt"
 	@echo "make lock-runtimes   the same for executor/runtimes/*.txt"
 	@echo "make clean           removes .venv, .devstack and .cache"
@@ -70,6 +71,9 @@ bench-dispatch: $(STAMP)
 
 bench-sandbox: $(STAMP)
 	@$(BIN)/python -m bench.sandbox
+
+bench-fairness: $(STAMP)
+	@$(BIN)/python -m bench.fairness
 
 clean:
 	rm -rf $(VENV) .devstack .cache

@@ -31,7 +31,11 @@ class SweeperSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SWEEPER_")
 
     every_s: float = Field(1.0, gt=0, description="pause between turns")
-    soon_s: float = Field(0.1, gt=0, description="the same while more is due than may be invited")
+    soon_s: float = Field(
+        0.02,
+        gt=0,
+        description="the same while more is due than may be invited; up to ten times that while no slot comes free",
+    )
     at_most: int = Field(1000, ge=1, description="invitations in one turn")
     unserved_after_s: float = Field(3600.0, gt=0, description="a run whose runtime nobody serves is refused after this")
     reconcile_every_s: float = Field(300.0, gt=0, description="between two comparisons of the books, for the metrics")

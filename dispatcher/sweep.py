@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 import structlog
@@ -11,7 +12,7 @@ from dispatcher.invite import invite
 from dispatcher.settings import SweeperSettings
 from ledger import Ledger, sweeper
 from ledger.engine import now_ms
-from ledger.fair import due
+from ledger.fair import due, plan
 from ledger.rules import Rules
 from schemas.errors import TryLater
 from schemas.topics import RESULTS
@@ -37,6 +38,8 @@ class Sweeper:
         self._rules = rules
         self._settings = settings
         self._boot_id = boot_id
+        self._invited = 0  # in the last turn
+        self._leads_until = 0.0  # by our own clock
         self._seen: dict[str, Offsets] = {}  # run whose lease has ended -> the results topic's end, read after that
 
     def run(self, stop: threading.Event, health: Health) -> None:
@@ -46,30 +49,56 @@ class Sweeper:
             try:
                 busy = self.turn()
                 health.ready("sweeper", True)
-                wait = self._settings.soon_s if busy else self._settings.every_s
+                wait = self._wait(wait, busy)
             except TryLater as error:
                 health.ready("sweeper", False, error.reason)
                 wait = max(min(wait * 2, 10.0), error.after_s)
 
+    def _wait(self, last: float, busy: bool) -> float:
+        """Soon while slots come free for what waits; less and less often while none does."""
+        settings = self._settings
+        if not busy:
+            return settings.every_s
+        return (
+            settings.soon_s
+            if self._invited
+            else min(max(last, settings.soon_s) * 1.5, settings.soon_s * 10, settings.every_s)
+        )
+
     def turn(self) -> bool:
         """One turn; does nothing when another sweeper leads. Returns whether more is due than may be out. Raises TryLater."""
+        self._invited = 0
+        if not self._leads():
+            return False
+        self._free_ended()
+        with self._ledger.read() as session:  # most turns find nothing new, and should not hold up those who write
+            found = plan(session, self._rules, self._settings.at_most, now_ms(session))
+        if not found.invitations:
+            return found.waiting
         with self._ledger.write() as session:
-            if not sweeper.lead(session, "sweeper", self._boot_id, self._settings.every_s * 5 + 10):
+            found = due(session, self._rules, self._settings.at_most)
+        self._invited = len(found.invitations)
+        invite(self._producer, found.invitations, {})
+        self._producer.flush(self._settings.flush_timeout_s)
+        log.info("invited", runs=self._invited, more=found.waiting)
+        return found.waiting
+
+    def _leads(self) -> bool:
+        """Whether this sweeper leads. Asked once in every_s, when it also closes what nobody serves: a lead lasts for longer."""
+        if time.monotonic() < self._leads_until:
+            return True
+        settings = self._settings
+        with self._ledger.write() as session:
+            if not sweeper.lead(session, "sweeper", self._boot_id, settings.every_s * 5 + 10):
                 self._seen.clear()
                 return False
-        self._free_ended()
-        with self._ledger.write() as session:
             closed = sweeper.unserved(
-                session, set(self._settings.runtime_names()), self._settings.unserved_after_s, self._rules.mail
+                session, set(settings.runtime_names()), settings.unserved_after_s, self._rules.mail
             )
-            found = due(session, self._rules, self._settings.at_most)
         if closed:
             log.warning("refused: no executor serves their runtime", runs=closed)
-        if found.invitations:
-            invite(self._producer, found.invitations, {})
-            self._producer.flush(self._settings.flush_timeout_s)
-            log.info("invited", runs=len(found.invitations), more=found.waiting)
-        return found.waiting
+        self._leads_until = time.monotonic() + settings.every_s
+        return True
 
     def _free_ended(self) -> None:
         with self._ledger.read() as session:

@@ -60,6 +60,8 @@ def main() -> int:
         settings.registry_ca,
         settings.registry_timeout_s,
         settings.answer_bytes,
+        settings.slots,
+        tuple(interpreters),
     )
     belt = from_environment(StreamSettings)
     broker = open_broker(belt)

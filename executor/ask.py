@@ -35,11 +35,18 @@ class Registry:
     """
 
     def __init__(
-        self, address: str, token: Callable[[], str], ca: Path | None, timeout_s: float, max_bytes: int
+        self,
+        address: str,
+        token: Callable[[], str],
+        ca: Path | None,
+        timeout_s: float,
+        max_bytes: int,
+        slots: int = 0,
+        runtimes: Sequence[str] = (),
     ) -> None:
         """token: gives the service token for each call, so that it may rotate; ca: a PEM file, None for no TLS.
 
-        address: host:port; max_bytes: of one answer.
+        address: host:port; max_bytes: of one answer; slots, runtimes: what this executor has, for the fair shares.
         """
         options = [
             ("grpc.max_receive_message_length", max_bytes),
@@ -55,19 +62,24 @@ class Registry:
         self._stub = ExecutorServiceStub(self._channel)
         self._token = token
         self._timeout_s = timeout_s
+        self._slots = slots
+        self._runtimes = tuple(runtimes)
 
     def claim(self, boot_id: str, nonce: str, executor: str, run_ids: Sequence[str]) -> api.ClaimResponse:
         """Answers for these runs, in order; idempotent by (boot_id, nonce)."""
-        asked = api.ClaimRequest(boot_id=boot_id, nonce=nonce, executor=executor, run_ids=run_ids)
+        asked = api.ClaimRequest(
+            boot_id=boot_id, nonce=nonce, executor=executor, run_ids=run_ids, slots=self._slots, runtimes=self._runtimes
+        )
         answer: api.ClaimResponse = self._ask(self._stub.Claim, asked)
         return answer
 
     def renew(self, boot_id: str, executor: str, leases: Sequence[tuple[str, str]]) -> list[str]:
-        """Prolongs (run id, lease id) pairs; returns the run ids whose lease is lost."""
+        """Prolongs (run id, lease id) pairs; returns the run ids whose lease is lost. Without any it says that this executor is there."""
         asked = [api.Lease(run_id=run_id, lease_id=lease_id) for run_id, lease_id in leases]
-        answer: api.RenewResponse = self._ask(
-            self._stub.Renew, api.RenewRequest(boot_id=boot_id, executor=executor, leases=asked)
+        request = api.RenewRequest(
+            boot_id=boot_id, executor=executor, leases=asked, slots=self._slots, runtimes=self._runtimes
         )
+        answer: api.RenewResponse = self._ask(self._stub.Renew, request)
         return list(answer.lost_run_ids)
 
     def report(self, run_id: str, lease_id: str) -> bool:

@@ -70,15 +70,14 @@ class Leases:
 
     def run(self, stop: threading.Event) -> None:
         """Renews until stop is set; blocks."""
+        self.turn()
         while not stop.wait(min(self._renew_s, max(self.lease_s / 4, 0.1)) if self.lease_s else self._renew_s):
             self.turn()
 
     def turn(self) -> None:
-        """Renews all once; then gives up those that the ledger has lost and those that could end before the next turn."""
+        """Renews all once, and is heard of even without any; then gives up those that are lost or could end before the next turn."""
         with self._lock:
             held = list(self._held.values())
-        if not held:
-            return
         asked_at = self._clock()
         try:
             gone: Iterable[str] = self._registry.renew(

@@ -12,6 +12,7 @@ from sqlalchemy import ColumnElement, and_, func, select, text, update
 from sqlalchemy.orm import Session
 
 from ledger.engine import is_postgresql, now_ms
+from ledger.executors import Executor, Shares, seen
 from ledger.fair import CHUNK
 from ledger.notify import close_run
 from ledger.rules import Rules
@@ -84,6 +85,11 @@ class Drop:
 Answer = ClaimedRun | Later | Drop
 
 
+def present(session: Session, boot_id: str, executor: Executor) -> None:
+    """The executor is there: its slots count from now on, until it is not heard of for half a lease."""
+    seen(session, _hash(boot_id), executor)
+
+
 def claim(session: Session, claimant: Claimant, run_ids: Sequence[str], rules: Rules) -> list[tuple[str, Answer]]:
     """An answer for each run, in order.
 
@@ -103,6 +109,7 @@ def claim(session: Session, claimant: Claimant, run_ids: Sequence[str], rules: R
     )
     salts = {attempt.run_id: attempt.salt for attempt in before}
     answers: dict[str, Answer] = {}
+    shares = Shares(session, rules, now)
     for run_id in dict.fromkeys(run_ids):
         row = rows.get(run_id)
         if row is None:
@@ -113,8 +120,12 @@ def claim(session: Session, claimant: Claimant, run_ids: Sequence[str], rules: R
             answers[run_id] = _claimed(session, row, lease_id)
             continue
         refusal = _refusal(session, row, now, rules)
+        if refusal is None and not shares.may_take(row.owner, row.runtime, boot):
+            why = f"{row.owner} has as many slots as one owner may have; the last are kept for others"
+            refusal = Later(CAPPED_S, why)
         if refusal is None:
             answers[run_id] = _lease(session, row, claimant, boot, now, rules)
+            shares.take(row.owner, boot)
         else:
             answers[run_id] = refusal
             if isinstance(refusal, Later):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TypeVar
@@ -16,8 +16,9 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
 from ledger.engine import now_ms
+from ledger.executors import Shares
 from ledger.rules import Rules
-from ledger.tables import QUEUED, RUNNING, RunRow
+from ledger.tables import HELD, QUEUED, RUNNING, WAITING, RunRow
 
 CHUNK = 500  # SQLite takes 32,766 parameters in a statement
 GROUPS_AT_ONCE = 200
@@ -41,6 +42,7 @@ class Rooms:
     def __init__(self, session: Session, rules: Rules, now: int, owners: Collection[str] | None = None) -> None:
         """owners: the only ones to be asked about; None: all. Counts what is out and what runs."""
         self._rules = rules
+        self._shares = Shares(session, rules, now)
         self._out: Counter[tuple[str, str]] = Counter()
         self._of_owner: Counter[str] = Counter()
         self._of_handler: Counter[int] = Counter()
@@ -49,7 +51,7 @@ class Rooms:
             self._of_owner[owner] += count
             self._of_handler[handler_id] += count
         if rules.per_owner or rules.per_handler:
-            for owner, _, handler_id, count in session.execute(_counted(RunRow.state == RUNNING, owners)):
+            for owner, _, handler_id, count in session.execute(_counted(and_(RunRow.state == RUNNING, HELD), owners)):
                 self._of_owner[owner] += count
                 self._of_handler[handler_id] += count
 
@@ -61,6 +63,9 @@ class Rooms:
             left = min(left, rules.per_owner - self._of_owner[owner])
         if rules.per_handler:
             left = min(left, rules.per_handler - self._of_handler[handler_id])
+        share = self._shares.left(owner, runtime)
+        if share is not None:
+            left = min(left, share - self._out[(owner, runtime)])
         return max(left, 0)
 
     def take(self, owner: str, runtime: str, handler_id: int) -> bool:
@@ -82,16 +87,21 @@ class Due:
 
 
 def due(session: Session, rules: Rules, limit: int) -> Due:
-    """The runs to invite now, noted as invited: queued, due, and not invited within rules.reinvite_after_s.
+    """What plan() finds, noted as invited."""
+    now = now_ms(session)
+    found = plan(session, rules, limit, now)
+    _note_invited(session, found.invitations, now)
+    return found
+
+
+def plan(session: Session, rules: Rules, limit: int, now: int) -> Due:
+    """The runs to invite now: queued, due, and not invited within rules.reinvite_after_s. Changes nothing.
 
     Owners come in turn, an owner's handlers in turn, a handler's runs by age; at most limit, and no more than Rooms leaves.
     """
-    now = now_ms(session)
     rooms = Rooms(session, rules, now)
     ready = _ready(rules, now)
-    groups = session.execute(
-        select(RunRow.owner, RunRow.runtime, RunRow.handler_id).where(RunRow.state == QUEUED).distinct()
-    ).all()
+    groups = session.execute(select(RunRow.owner, RunRow.runtime, RunRow.handler_id).where(WAITING).distinct()).all()
     lines: dict[str, list[list[tuple[Invitation, int]]]] = defaultdict(list)
     waiting = len(groups) > GROUPS_AT_ONCE
     for owner, runtime, handler_id in _some([(owner, runtime, handler) for owner, runtime, handler in groups]):
@@ -100,7 +110,7 @@ def due(session: Session, rules: Rules, limit: int) -> Due:
             select(RunRow.id, RunRow.owner, RunRow.runtime, RunRow.hook)
             .where(
                 RunRow.owner == owner, RunRow.runtime == runtime, RunRow.handler_id == handler_id,
-                RunRow.state == QUEUED, ready,
+                WAITING, ready,
             )
             .order_by(RunRow.queued_at_ms, RunRow.id)
             .limit(room + 1)
@@ -118,7 +128,6 @@ def due(session: Session, rules: Rules, limit: int) -> Due:
             chosen.append(invitation)
         else:
             waiting = True
-    _note_invited(session, chosen, now)
     return Due(tuple(chosen), waiting)
 
 
@@ -131,7 +140,7 @@ def at_once(session: Session, rules: Rules, made: Collection[tuple[Invitation, i
     rooms = Rooms(session, rules, now, owners)
     behind = set()
     for owner in owners:
-        query = select(RunRow.id).where(RunRow.owner == owner, RunRow.state == QUEUED, _ready(rules, now)).limit(1)
+        query = select(RunRow.id).where(RunRow.owner == owner, WAITING, _ready(rules, now)).limit(1)
         if session.scalar(query) is not None:
             behind.add(owner)
     return {
@@ -143,7 +152,8 @@ def at_once(session: Session, rules: Rules, made: Collection[tuple[Invitation, i
 
 def is_out(rules: Rules, now: int) -> ColumnElement[bool]:
     """The runs whose invitation is out: somebody may be about to take it up."""
-    return and_(RunRow.state == QUEUED, RunRow.invited_at_ms > now - _reinvite_ms(rules))
+    # lower(): an index by state would bring up the whole queue; the few that are out have one of their own
+    return and_(func.lower(RunRow.state) == QUEUED, RunRow.invited_at_ms > now - _reinvite_ms(rules))
 
 
 def _reinvite_ms(rules: Rules) -> int:
@@ -177,7 +187,7 @@ def _in_turn(lines: Collection[Collection[T]]) -> Iterator[T]:
         yield from (one for one in rank if one is not None)
 
 
-def _note_invited(session: Session, chosen: list[Invitation], now: int) -> None:
+def _note_invited(session: Session, chosen: Sequence[Invitation], now: int) -> None:
     for start in range(0, len(chosen), CHUNK):
         ids = [invitation.run_id for invitation in chosen[start : start + CHUNK]]
         session.execute(update(RunRow).where(RunRow.id.in_(ids)).values(invited_at_ms=now))

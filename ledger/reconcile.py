@@ -19,6 +19,7 @@ from ledger.tables import (
     RUNNING,
     SENDING,
     SENT,
+    WAITING,
     EventRow,
     HandlerVersionRow,
     NotificationRow,
@@ -109,9 +110,7 @@ def reconcile(session: Session, since_ms: int, overdue_s: float = 600.0) -> Book
         ),
     ):
         problems.append(_problem(session, kind, what, query))
-    oldest = session.scalar(
-        select(func.min(RunRow.not_before_ms)).where(RunRow.state == QUEUED, RunRow.not_before_ms <= now)
-    )
+    oldest = session.scalar(select(func.min(RunRow.not_before_ms)).where(WAITING, RunRow.not_before_ms <= now))
     return Books(
         since_ms,
         events,

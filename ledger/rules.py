@@ -21,7 +21,8 @@ class Rules:
     """Times in seconds. per_owner and per_handler: how many may run at a time over all executors, 0 for no cap.
 
     invited_per_owner: how many invitations may be out at a time per owner and runtime; one that nobody took up counts as out
-    for reinvite_after_s, then it is said again.
+    for reinvite_after_s, then it is said again. owner_share: of the executors' slots, how many one owner alone may have; 1: all
+    (ledger/executors.py).
     """
 
     lease_s: float = 180.0
@@ -32,6 +33,7 @@ class Rules:
     per_handler: int = 0
     first_wait_s: float = 1.0
     longest_wait_s: float = 300.0
+    owner_share: float = 0.75
     invited_per_owner: int = 100
     reinvite_after_s: float = 30.0
     mail: MailRules = MailRules()

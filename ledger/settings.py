@@ -44,6 +44,9 @@ class LeaseSettings(BaseSettings):
     max_hand_backs: int = Field(100, ge=1)
     runs_per_owner: int = Field(0, ge=0, description="that run at a time over all executors; 0: no cap")
     runs_per_handler: int = Field(0, ge=0)
+    owner_share: float = Field(
+        0.75, gt=0, le=1, description="of all slots that one owner alone may take, from four slots on; 1: all of them"
+    )
 
     invited_per_owner: int = Field(100, ge=1, description="invitations that may be out per owner and runtime")
     reinvite_after_s: float = Field(
@@ -71,6 +74,7 @@ class LeaseSettings(BaseSettings):
             max_hand_backs=self.max_hand_backs,
             per_owner=self.runs_per_owner,
             per_handler=self.runs_per_handler,
+            owner_share=self.owner_share,
             invited_per_owner=self.invited_per_owner,
             reinvite_after_s=self.reinvite_after_s,
             mail=self.mail(),

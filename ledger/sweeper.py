@@ -12,7 +12,7 @@ from ledger.claims import end_attempt, locked, requeue
 from ledger.engine import is_postgresql, now_ms
 from ledger.notify import close_run
 from ledger.rules import MailRules, Rules
-from ledger.tables import QUEUED, REPORTED, RUNNING, HeartbeatRow, LeaderRow, RunRow
+from ledger.tables import REPORTED, RUNNING, WAITING, HeartbeatRow, LeaderRow, RunRow
 from schemas.records import Outcome, RunError
 
 REGISTRY = "registry"
@@ -106,7 +106,7 @@ def unserved(session: Session, runtimes_served: set[str], after_s: float, mail: 
     query = (
         select(RunRow)
         .where(
-            RunRow.state == QUEUED,
+            WAITING,
             RunRow.runtime.not_in(runtimes_served),
             RunRow.queued_at_ms < now - int(after_s * 1000),
         )

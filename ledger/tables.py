@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Float, ForeignKey, Index, Integer, LargeBinary, String, Text, text
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Float,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    String,
+    Text,
+    literal_column,
+    text,
+)
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 QUEUED, RUNNING, REPORTED = "queued", "running", "reported"
@@ -111,7 +123,12 @@ class RunRow(Table):
     __tablename__ = "run"
     __table_args__ = (
         Index("run_of_event", "hook", "request_id"),
-        Index("run_state", "state", "not_before_ms"),
+        Index(
+            "run_held",
+            "lease_until_ms",
+            sqlite_where=text("lease_until_ms IS NOT NULL"),
+            postgresql_where=text("lease_until_ms IS NOT NULL"),
+        ),
         Index("run_owner_state", "owner", "state"),
         Index("run_handler_state", "handler_id", "state"),
         Index(
@@ -168,6 +185,11 @@ class RunRow(Table):
     peak_memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
 
 
+# the conditions of partial indexes, to be said as they stand there: a bound parameter would not match them
+WAITING = RunRow.state == literal_column("'queued'")
+HELD = RunRow.lease_until_ms.is_not(None)
+
+
 class AttemptRow(Table):
     """One claim of a run: who had it and why it ended. The lease id follows from salt and the executor's secret boot id."""
 
@@ -188,6 +210,17 @@ class AttemptRow(Table):
     ended_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     begun: Mapped[bool] = mapped_column(Boolean, default=False)
     reason: Mapped[str] = mapped_column(Text, default="")
+
+
+class ExecutorRow(Table):
+    """An executor's process and its slots; runtimes is JSON. Rows of those that are gone are swept after an hour."""
+
+    __tablename__ = "executor"
+    boot_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    slots: Mapped[int] = mapped_column(Integer)
+    runtimes: Mapped[str] = mapped_column(Text)
+    seen_at_ms: Mapped[int] = mapped_column(BigInteger)
 
 
 class NotificationRow(Table):

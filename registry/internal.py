@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import grpc
 import structlog
+from sqlalchemy.orm import Session
 
 from ledger import Ledger, now_ms
 from ledger.claims import (
@@ -17,10 +18,12 @@ from ledger.claims import (
     claim,
     event_bodies,
     hand_back,
+    present,
     renew,
     report,
 )
 from ledger.credentials import unseal
+from ledger.executors import Executor
 from ledger.handlers import blob
 from ledger.rules import Rules
 from registry.auth import ServiceTokens
@@ -75,6 +78,7 @@ class Executors(ExecutorServiceServicer):
         claimant = Claimant(request.boot_id, request.nonce, request.executor[:200])
         keys: dict[str, str] = {}
         with metrics.ledger_seconds.labels(operation="claim").time(), self._ledger.write() as session:
+            _present(session, request)
             answers = claim(session, claimant, run_ids, self._rules)
             runs = [answer for _, answer in answers if isinstance(answer, ClaimedRun)]
             bodies = event_bodies(session, [run.event_key for run in runs])
@@ -111,6 +115,7 @@ class Executors(ExecutorServiceServicer):
         self._tokens.check(context.invocation_metadata())
         leases = [Lease(lease.run_id, lease.lease_id) for lease in request.leases]
         with metrics.ledger_seconds.labels(operation="renew").time(), self._ledger.write() as session:
+            _present(session, request)
             lost = renew(session, leases, self._rules)
         return api.RenewResponse(lost_run_ids=lost, lease_s=self._rules.lease_s)
 
@@ -160,6 +165,11 @@ class Executors(ExecutorServiceServicer):
             raise Refusal.missing(f"no pickle has the digest {request.digest[:64]!r}")
         whole = body
         return (api.BlobChunk(data=whole[at : at + CHUNK]) for at in range(0, len(whole), CHUNK))
+
+
+def _present(session: Session, request: api.ClaimRequest | api.RenewRequest) -> None:
+    if request.boot_id and request.slots > 0:
+        present(session, request.boot_id, Executor(request.executor[:200], request.slots, tuple(request.runtimes)))
 
 
 def _answer(run_id: str, answer: Answer, keys: dict[str, str]) -> api.Answer:

@@ -75,14 +75,22 @@ class ClaimRequest(_message.Message):
     NONCE_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
     RUN_IDS_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    RUNTIMES_FIELD_NUMBER: _builtins.int
     boot_id: _builtins.str
     """of the executor's process"""
     nonce: _builtins.str
     """of this request; the same again when the answer was lost"""
     executor: _builtins.str
     """its name, for people"""
+    slots: _builtins.int
+    """handlers that this executor runs at a time; 0: it does not say"""
     @_builtins.property
     def run_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """that it serves"""
+
     def __init__(
         self,
         *,
@@ -90,10 +98,12 @@ class ClaimRequest(_message.Message):
         nonce: _builtins.str = ...,
         executor: _builtins.str = ...,
         run_ids: _abc.Iterable[_builtins.str] | None = ...,
+        slots: _builtins.int = ...,
+        runtimes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "executor", b"executor", "nonce", b"nonce", "run_ids", b"run_ids"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "executor", b"executor", "nonce", b"nonce", "run_ids", b"run_ids", "runtimes", b"runtimes", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -324,25 +334,34 @@ Global___Lease: _TypeAlias = Lease  # noqa: Y015
 
 @_typing.final
 class RenewRequest(_message.Message):
+    """Said also when there is no lease to renew: it is how the ledger knows what slots there are."""
+
     DESCRIPTOR: _descriptor.Descriptor
 
     BOOT_ID_FIELD_NUMBER: _builtins.int
     EXECUTOR_FIELD_NUMBER: _builtins.int
     LEASES_FIELD_NUMBER: _builtins.int
+    SLOTS_FIELD_NUMBER: _builtins.int
+    RUNTIMES_FIELD_NUMBER: _builtins.int
     boot_id: _builtins.str
     executor: _builtins.str
+    slots: _builtins.int
     @_builtins.property
     def leases(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lease]: ...
+    @_builtins.property
+    def runtimes(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
         boot_id: _builtins.str = ...,
         executor: _builtins.str = ...,
         leases: _abc.Iterable[Global___Lease] | None = ...,
+        slots: _builtins.int = ...,
+        runtimes: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "executor", b"executor", "leases", b"leases"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["boot_id", b"boot_id", "executor", b"executor", "leases", b"leases", "runtimes", b"runtimes", "slots", b"slots"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
