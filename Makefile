@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-all lint lock bench-latency bench-btrdb bench-dispatch bench-fairness bench-sandbox clean
+.PHONY: help demo up down test test-all lint lock chaos bench-latency bench-btrdb bench-dispatch bench-fairness bench-sandbox clean
 
 help:
 	@echo "make demo            the whole story on this machine: archive in, handlers run, emails out"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-dispatch  events in -> tasks out, beside a bare producer; BENCH_LEDGER=postgresql for the other ledger"
 	@echo "make bench-sandbox   sandboxed runs beside a bare fork, RQ, Celery, bubblewrap; writes bench/results/sandbox.json"
 	@echo "make bench-fairness  one owner's wait for a slot while another floods with 10,000 slow runs"
+	@echo "make chaos DURATION=60 SEED=7   kills and stops everything under load; counts what was lost or doubled"
 	@echo "make lock            pins requirements/all.in anew into requirements/all.txt"
 	@echo "make lock-runtimes   the same for executor/runtimes/*.txt"
 	@echo "make clean           removes .venv, .devstack and .cache"
@@ -59,6 +60,9 @@ runtimes: $(STAMP)
 
 lock-runtimes: $(STAMP)
 	@$(BIN)/python -m devstack runtimes --lock
+
+chaos: $(STAMP)
+	@$(BIN)/python -W ignore::RuntimeWarning -m tests.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED))
 
 bench-latency: $(STAMP)
 	@$(BIN)/python -m bench.latency

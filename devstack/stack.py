@@ -109,6 +109,7 @@ class Stack:
             {**self._shared(name), **env},
             ready=lambda: answers_ok(url),
             cwd=ROOT,
+            alive=lambda: answers_ok(url.replace("/readyz", "/healthz")),
         )
 
     def _btrdb(self) -> Process:

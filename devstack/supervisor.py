@@ -1,4 +1,4 @@
-"""Starts processes in order, starts each again when it dies, ends them all with itself, however it ends."""
+"""Starts processes in order, starts each again when it dies or hangs, ends them all with itself, however it ends."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ GRACE_S = 15.0
 LONGEST_WAIT_S = 5.0
 LIVED_WELL_S = 10.0
 LOOK_S = 0.05
+PROBE_S = 5.0  # between two questions whether a process is alive; as Kubernetes asks, three bad answers in a row end it
+BAD_ANSWERS = 3
 LOG_LINES = 15
 
 PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -33,13 +35,18 @@ class StartFailed(Exception):
 
 @dataclass(frozen=True)
 class Process:
-    """One process to keep running. env: all of its environment; ready(): whether it answers by now; cheap, does not raise."""
+    """One process to keep running. env: all of its environment; ready(): whether it answers by now; cheap, does not raise.
+
+    alive(): whether it is well, asked every few seconds; blocks shortly, does not raise. One that is not, three times in a row,
+    is killed and started again. None: whoever runs is well.
+    """
 
     name: str
     argv: Sequence[str]
     env: Mapping[str, str]
     ready: Callable[[], bool] = lambda: True
     cwd: Path | None = None
+    alive: Callable[[], bool] | None = None
 
 
 class _Kept:
@@ -49,6 +56,7 @@ class _Kept:
         self.started_at = 0.0
         self.wait_s = 0.0
         self.start_after = 0.0
+        self.down = False
 
 
 class Supervisor:
@@ -58,13 +66,15 @@ class Supervisor:
     is gone (PR_SET_PDEATHSIG is bound to the forking thread), so not even kill -9 of this process leaves one behind.
     """
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, probe_s: float = PROBE_S) -> None:
+        """state: made when it is missing; probe_s: between two questions whether a process is alive."""
         self._state = state
         self._kept: list[_Kept] = []
         self._stopping = threading.Event()
         self._up = threading.Event()
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
+        self._probe_s = probe_s
         self._progress: Progress = lambda text: None
 
     def add(self, process: Process) -> None:
@@ -83,6 +93,20 @@ class Supervisor:
         if self._failure is not None:
             self.stop()
             raise self._failure
+        threading.Thread(target=self._probe, name="probe", daemon=True).start()
+
+    def take_down(self, name: str) -> None:
+        """Kills the process (SIGKILL) and leaves it down until bring_back(). Raises KeyError for a name that is none."""
+        kept = {kept.process.name: kept for kept in self._kept}[name]
+        kept.down = True
+        if kept.child is not None:
+            kept.child.kill()
+
+    def bring_back(self, name: str) -> None:
+        """Ends take_down(): it is started again soon. Raises KeyError for a name that is none."""
+        kept = {kept.process.name: kept for kept in self._kept}[name]
+        kept.wait_s = kept.start_after = 0.0
+        kept.down = False
 
     def run_forever(self) -> None:
         """Blocks until SIGTERM, SIGINT or SIGHUP, then stops all. For the main thread."""
@@ -138,10 +162,12 @@ class Supervisor:
     def _look_after(self, kept: _Kept) -> None:
         now = time.monotonic()
         if kept.child is None:
-            if now >= kept.start_after:
+            if now >= kept.start_after and not kept.down:
                 self._fork(kept)
             return
         if kept.child.poll() is None:
+            if kept.down:  # it was just being started when it was to be taken down
+                kept.child.kill()
             return
         lived_well = now - kept.started_at > LIVED_WELL_S
         kept.wait_s = 0.0 if lived_well else min(max(kept.wait_s * 2, 0.25), LONGEST_WAIT_S)
@@ -150,8 +176,24 @@ class Supervisor:
         with self._log(kept.process.name) as log:
             log.write(f"--- ended with {kept.child.returncode}; started again in {kept.wait_s:.2f} s\n".encode())
         kept.child = None
-        if kept.wait_s == 0.0:
+        if kept.wait_s == 0.0 and not kept.down:
             self._fork(kept)
+
+    def _probe(self) -> None:
+        """Kills what does not answer that it is alive; _look_after then starts it again."""
+        bad: dict[int, int] = {}
+        while not self._stopping.wait(self._probe_s):
+            for kept in self._kept:
+                child, alive = kept.child, kept.process.alive
+                if child is None or alive is None or alive():
+                    bad = {pid: count for pid, count in bad.items() if child is None or pid != child.pid}
+                    continue
+                bad[child.pid] = bad.get(child.pid, 0) + 1
+                if bad[child.pid] >= BAD_ANSWERS and not self._stopping.is_set():
+                    with self._log(kept.process.name) as log:
+                        log.write(b"--- not alive; killed\n")
+                    child.kill()
+                    bad.pop(child.pid)
 
     def _fork(self, kept: _Kept) -> None:
         process = kept.process

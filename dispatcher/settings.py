@@ -31,6 +31,7 @@ class SweeperSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="SWEEPER_")
 
     every_s: float = Field(1.0, gt=0, description="pause between turns")
+    lead_s: float = Field(15.0, gt=0, description="how long one that has died still keeps others from taking over")
     soon_s: float = Field(
         0.02,
         gt=0,

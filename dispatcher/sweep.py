@@ -89,7 +89,7 @@ class Sweeper:
             return True
         settings = self._settings
         with self._ledger.write() as session:
-            if not sweeper.lead(session, "sweeper", self._boot_id, settings.every_s * 5 + 10):
+            if not sweeper.lead(session, "sweeper", self._boot_id, settings.lead_s):
                 self._seen.clear()
                 return False
             closed = sweeper.unserved(
@@ -103,7 +103,7 @@ class Sweeper:
     def _free_ended(self) -> None:
         with self._ledger.read() as session:
             ended = set(sweeper.ended_leases(session))
-            answering_since = sweeper.answering_since_ms(session)
+            answering_since = sweeper.answering_since_ms(session, self._rules)
             now = now_ms(session)
         self._seen = {run_id: ends for run_id, ends in self._seen.items() if run_id in ended}
         if not ended:

@@ -168,6 +168,7 @@ class Execute:
         def begun() -> None:
             with self._changed:
                 self._begun.add(run_id)
+            log.info("begun", attempt=run.attempt)
             metrics.handler_start_seconds.observe((time.time_ns() - in_hand) / 1e9)
 
         runtime = self._runtimes.get(run.runtime)

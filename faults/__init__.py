@@ -5,6 +5,7 @@ Off unless EVENTPROC_FAULTS is set; then every named point kills its process (SI
 
 from __future__ import annotations
 
+import datetime
 import os
 import random
 import signal
@@ -17,6 +18,8 @@ POINTS = (
     "ledger.after_commit",
     "offset.before_commit",
     "offset.after_commit",
+    "note.before_commit",
+    "note.after_commit",
     "produce.before_send",
     "produce.before_flush",
     "produce.after_flush",
@@ -29,7 +32,8 @@ POINTS = (
 
 
 class _Faults:
-    """EVENTPROC_FAULTS=probability of one passage, 0..1; _SEED: an int; _LOG: a file that gets a line per kill.
+    """EVENTPROC_FAULTS=probability of one passage, 0..1; _POINTS: the only points that count, comma-separated; _SEED: any text;
+    _NAME: what the log calls this process; _LOG: a file that gets a line per kill; _WHILE: a file without which nothing is killed.
 
     The draw follows from the seed, the process's name and how many lines the log has already, so that a run with one process
     at a time goes the same way again.
@@ -37,21 +41,32 @@ class _Faults:
 
     def __init__(self) -> None:
         self._chance = float(os.environ.get("EVENTPROC_FAULTS", "0"))
+        named = {name for name in os.environ.get("EVENTPROC_FAULTS_POINTS", "").split(",") if name}
+        if unknown := named - set(POINTS):
+            raise ValueError(
+                f"EVENTPROC_FAULTS_POINTS: there is no {', '.join(unknown)}; there are {', '.join(POINTS)}"
+            )
+        self._points = named or set(POINTS)
+        self._while = os.environ.get("EVENTPROC_FAULTS_WHILE", "")
         self._log = os.environ.get("EVENTPROC_FAULTS_LOG", "")
         boots = len(Path(self._log).read_text().splitlines()) if self._log and Path(self._log).exists() else 0
-        self._name = Path(sys.argv[0]).parent.name
+        self._name = os.environ.get("EVENTPROC_FAULTS_NAME") or Path(sys.argv[0]).parent.name
         self._draw = random.Random(f"{os.environ.get('EVENTPROC_FAULTS_SEED', '0')}/{self._name}/{boots}")
         self._lock = threading.Lock()
 
     def passed(self, point: str) -> None:
         """The process is at this point; it may not go on from here."""
+        if point not in self._points:
+            return
         with self._lock:
             if self._draw.random() >= self._chance:
                 return
+        if self._while and not Path(self._while).exists():
+            return
         if self._log:
             # one write of a short line to a file opened for appending is not torn (write(2), O_APPEND)
             handle = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
-            os.write(handle, f"{self._name} {point}\n".encode())
+            os.write(handle, f"{self._name} {point} {datetime.datetime.now(datetime.UTC).isoformat()}\n".encode())
         os.kill(os.getpid(), signal.SIGKILL)
 
 

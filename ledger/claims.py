@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import ColumnElement, and_, func, select, text, update
@@ -100,6 +100,7 @@ def claim(session: Session, claimant: Claimant, run_ids: Sequence[str], rules: R
     now = now_ms(session)
     boot = _hash(claimant.boot_id)
     rows = locked(session, run_ids)
+    _alone_with_caps(session, rows.values(), rules)
     before = session.scalars(
         select(AttemptRow)
         .where(AttemptRow.boot_hash == boot, AttemptRow.nonce == claimant.nonce)
@@ -255,10 +256,19 @@ def _refusal(session: Session, row: RunRow, now: int, rules: Rules) -> Later | D
     return None
 
 
+def _alone_with_caps(session: Session, rows: Collection[RunRow], rules: Rules) -> None:
+    """Two claims must not count the same owner's or handler's runs at the same time; locked in one order, against deadlocks."""
+    if not is_postgresql(session):
+        return
+    capped = {f"owner {row.owner}" for row in rows} if rules.per_owner else set()
+    if rules.per_handler:
+        capped |= {f"handler_id {row.handler_id}" for row in rows}
+    for what in sorted(capped):
+        session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:what))"), {"what": what})
+
+
 def _running(session: Session, row: RunRow, column: str) -> int:
     value = getattr(row, column)
-    if is_postgresql(session):  # two claims must not count at the same time
-        session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:what))"), {"what": f"{column} {value}"})
     query = select(func.count()).select_from(RunRow).where(getattr(RunRow, column) == value, RunRow.state == RUNNING)
     return session.scalar(query) or 0
 

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, tuple_, update
+from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session
 
 from ledger.bulk import insert_rows
 from ledger.engine import now_ms, storable
-from ledger.fair import CHUNK, Invitation, at_once, is_out
+from ledger.fair import CHUNK, Invitation, at_once, is_out, note_invited
 from ledger.rules import Rules
 from ledger.tables import QUEUED, EventRow, RunRow
 from schemas.events import Event, run_id
@@ -96,9 +96,7 @@ def add_runs(session: Session, rows: Sequence[dict[str, Any]], rules: Rules | No
 
 def not_sent(session: Session, run_ids: Sequence[str]) -> None:
     """The invitations of these runs did not reach Kafka: the sweeper sends them in its next turn."""
-    for start in range(0, len(run_ids), CHUNK):
-        part = run_ids[start : start + CHUNK]
-        session.execute(update(RunRow).where(RunRow.id.in_(part), RunRow.state == QUEUED).values(invited_at_ms=None))
+    note_invited(session, run_ids, None)
 
 
 def get_event(session: Session, hook: str, request_id: str) -> EventRow | None:
@@ -126,9 +124,10 @@ def _waiting(session: Session, key: tuple[str, str], rules: Rules, now: int) -> 
         RunRow.hook == hook, RunRow.request_id == request_id, RunRow.not_before_ms <= now,
         is_out(rules, now),  # the others wait for their turn, or had theirs: the sweeper's
     )  # fmt: skip
-    session.execute(update(RunRow).where(*due).values(invited_at_ms=now))
     query = select(RunRow.id, RunRow.owner, RunRow.runtime, RunRow.hook).where(*due).order_by(RunRow.handler_id)
-    return tuple(Invitation(*row) for row in session.execute(query))
+    found = tuple(Invitation(*row) for row in session.execute(query))
+    note_invited(session, [invitation.run_id for invitation in found], now)
+    return found
 
 
 def _event(event: Event, matches: Sequence[Match], now: int) -> dict[str, object]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TypeVar
@@ -15,7 +15,7 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
-from ledger.engine import now_ms
+from ledger.engine import is_postgresql, now_ms
 from ledger.executors import Shares
 from ledger.rules import Rules
 from ledger.tables import HELD, QUEUED, RUNNING, WAITING, RunRow
@@ -90,7 +90,7 @@ def due(session: Session, rules: Rules, limit: int) -> Due:
     """What plan() finds, noted as invited."""
     now = now_ms(session)
     found = plan(session, rules, limit, now)
-    _note_invited(session, found.invitations, now)
+    note_invited(session, [invitation.run_id for invitation in found.invitations], now)
     return found
 
 
@@ -187,7 +187,15 @@ def _in_turn(lines: Collection[Collection[T]]) -> Iterator[T]:
         yield from (one for one in rank if one is not None)
 
 
-def _note_invited(session: Session, chosen: Sequence[Invitation], now: int) -> None:
-    for start in range(0, len(chosen), CHUNK):
-        ids = [invitation.run_id for invitation in chosen[start : start + CHUNK]]
-        session.execute(update(RunRow).where(RunRow.id.in_(ids)).values(invited_at_ms=now))
+def note_invited(session: Session, run_ids: Collection[str], now: int | None) -> None:
+    """Notes that these runs are invited now; None: that they are not after all. One that is being claimed needs no note.
+
+    Rows are locked by id, as claims lock them: a bare UPDATE takes them in any order, and the two end in a deadlock.
+    """
+    ids = sorted(run_ids)
+    for start in range(0, len(ids), CHUNK):
+        which = (RunRow.id.in_(ids[start : start + CHUNK]), WAITING)
+        if is_postgresql(session):
+            query = select(RunRow.id).where(*which).order_by(RunRow.id).with_for_update(skip_locked=True)
+            which = (RunRow.id.in_(session.scalars(query).all()), WAITING)
+        session.execute(update(RunRow).where(*which).values(invited_at_ms=now))

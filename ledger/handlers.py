@@ -187,10 +187,10 @@ def remove(session: Session, handler_id: int, by: str, admin: bool) -> HandlerVi
         raise NotOwner(view)
     now = now_ms(session)
     session.execute(update(HandlerRow).where(HandlerRow.id == handler_id).values(removed_by=by, removed_at_ms=now))
+    queued = (RunRow.handler_id == handler_id, RunRow.state == QUEUED)
+    in_order = select(RunRow.id).where(*queued).order_by(RunRow.id).with_for_update()  # as claims do, against deadlocks
     session.execute(
-        update(RunRow)
-        .where(RunRow.handler_id == handler_id, RunRow.state == QUEUED)
-        .values(state=Outcome.CANCELLED.value, ended_at_ms=now)
+        update(RunRow).where(RunRow.id.in_(in_order), *queued).values(state=Outcome.CANCELLED.value, ended_at_ms=now)
     )
     return view
 

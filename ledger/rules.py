@@ -38,6 +38,11 @@ class Rules:
     reinvite_after_s: float = 30.0
     mail: MailRules = MailRules()
 
+    @property
+    def silence_s(self) -> float:
+        """After how long without a registry's sign executors may not have been able to renew; much less than a lease."""
+        return min(15.0, self.lease_s / 4)
+
     def wait_ms(self, times: int) -> int:
         """How long before the next try after so many: doubles from first_wait_s up to longest_wait_s."""
         return int(1000 * min(self.first_wait_s * 2 ** min(max(times - 1, 0), 20), self.longest_wait_s))

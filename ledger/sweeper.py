@@ -16,7 +16,6 @@ from ledger.tables import REPORTED, RUNNING, WAITING, HeartbeatRow, LeaderRow, R
 from schemas.records import Outcome, RunError
 
 REGISTRY = "registry"
-GAP_MS = 15_000
 CLOSE_AT_ONCE = 500
 
 
@@ -78,22 +77,22 @@ def free_ended(session: Session, run_ids: Sequence[str], rules: Rules) -> int:
     return len(ended)
 
 
-def heartbeat(session: Session, boot_id: str) -> None:
-    """Says that a registry answers; a gap of more than GAP_MS begins a new stretch. boot_id is for the log alone."""
+def heartbeat(session: Session, rules: Rules) -> None:
+    """Says that a registry answers; a gap of more than rules.silence_s begins a new stretch."""
     now = now_ms(session)
     row = session.get(HeartbeatRow, REGISTRY, populate_existing=True)
     if row is None:
         session.add(HeartbeatRow(name=REGISTRY, since_ms=now, last_ms=now))
     else:
-        row.since_ms = now if now - row.last_ms > GAP_MS else row.since_ms
+        row.since_ms = now if now - row.last_ms > rules.silence_s * 1000 else row.since_ms
         row.last_ms = max(now, row.last_ms)
     session.flush()
 
 
-def answering_since_ms(session: Session) -> int | None:
+def answering_since_ms(session: Session, rules: Rules) -> int | None:
     """Since when a registry has been answering without a gap; None when it is not answering now."""
     row = session.get(HeartbeatRow, REGISTRY, populate_existing=True)
-    if row is None or now_ms(session) - row.last_ms > GAP_MS:
+    if row is None or now_ms(session) - row.last_ms > rules.silence_s * 1000:
         return None
     return row.since_ms
 

@@ -40,6 +40,7 @@ class Close:
                 readable.append(read_result(message))
             except InvalidMessage as error:
                 rejected.append(Rejected(message, error.reason))
+        readable.sort(key=lambda result: result.run_id)  # rows are locked in one order everywhere, against deadlocks
         if readable:
             with metrics.ledger_seconds.labels(operation="close").time(), self._ledger.write() as session:
                 answers = [results.close(session, result, self._mail) for result in readable]

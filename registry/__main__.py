@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import sys
 import threading
-import uuid
 
 import structlog
 
@@ -32,18 +31,19 @@ def main() -> int:
     from_environment(TelemetrySettings).serve(health)
     ledger = Ledger.open(settings.ledger_url, settings.sealing())
     until_ready(ledger.migrate, health, "ledger", stop)
-    servers = serve(settings, ledger, from_environment(LeaseSettings).rules())
+    rules = from_environment(LeaseSettings).rules()
+    servers = serve(settings, ledger, rules)
     structlog.get_logger().info("serving", public=servers.public, internal=servers.internal)
-    boot_id = uuid.uuid4().hex
+    beat_s = min(settings.beat_s, rules.silence_s / 4)
     while True:
         health.turn()
         try:
             with ledger.write() as session:
-                heartbeat(session, boot_id)
+                heartbeat(session, rules)
             health.ready("ledger", True)
         except TryLater as error:
             health.ready("ledger", False, error.reason)
-        if stop.wait(settings.beat_s):
+        if stop.wait(beat_s):
             break
     servers.stop(settings.grace_s)
     ledger.close()

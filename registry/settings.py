@@ -40,7 +40,7 @@ class RegistrySettings(SealSettings):
         5.0, ge=0, description="a registration waits so long for an executor to load its handler; 0: not at all"
     )
     threads: int = Field(16, ge=1)
-    beat_s: float = Field(3.0, gt=0)
+    beat_s: float = Field(3.0, gt=0, description="between two signs of life in the ledger; less when leases are short")
     grace_s: float = Field(10.0, ge=0)
 
     def runtime_names(self) -> tuple[str, ...]:

@@ -121,6 +121,7 @@ class KafkaMember:
         place = TopicPartition(first.topic, first.partition)
         if self._client is None or place not in self._client.assignment():
             return
+        point("note.before_commit")
         try:
             with consequences():
                 self._client.commit(
@@ -130,6 +131,7 @@ class KafkaMember:
             log.info("note not left while the group rebalances", group=self._group, reason=str(error))
             return
         self._owed.pop(place, None)
+        point("note.after_commit")
 
     def note(self, place: Place) -> str:
         if self._client is None:

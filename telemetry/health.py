@@ -32,6 +32,10 @@ class Health:
         self._server: ThreadingHTTPServer | None = None
         metrics.last_turn_age_seconds.set_function(self.age)
 
+    def limit(self, max_turn_age_s: float) -> None:
+        """From now on a main loop that has not turned for longer counts as stuck."""
+        self._max_turn_age_s = max_turn_age_s
+
     def turn(self) -> None:
         """The main loop has turned; waiting for a dependency or for a running child is a turn. Costs a clock reading."""
         self._last_turn = time.monotonic()

@@ -25,8 +25,16 @@ class TelemetrySettings(BaseSettings):
     port: int = Field(0, ge=0, le=65535, description="0: a free one")
     file: Path | None = Field(None, description="gets host:port once it is served")
 
+    max_turn_age_s: float = Field(
+        60.0,
+        gt=0,
+        validation_alias="EVENTPROC_MAX_TURN_AGE_S",
+        description="a main loop that has not turned for longer is stuck",
+    )
+
     def serve(self, health: Health) -> int:
         """Serves the health and the metrics here, writes the address into the file (whole or not at all); returns the port."""
+        health.limit(self.max_turn_age_s)
         port = health.serve(self.host, self.port)
         if self.file is not None:
             fresh = self.file.with_name(f"{self.file.name}.{os.getpid()}")

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from devstack.stack import answers_ok
 from devstack.supervisor import Process, StartFailed, Supervisor
 
 SLEEPER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -54,6 +55,79 @@ def test_a_process_that_is_killed_is_started_again(tmp_path: Path, supervisor: S
 
     wait_until(lambda: pid_of(tmp_path, "sleeper") != first, "a new process")
     assert alive(pid_of(tmp_path, "sleeper"))
+
+
+def test_a_process_taken_down_stays_down_until_it_is_brought_back(tmp_path: Path, supervisor: Supervisor) -> None:
+    supervisor.add(Process("sleeper", SLEEPER, dict(os.environ)))
+    supervisor.add(Process("other", SLEEPER, dict(os.environ)))
+    supervisor.start(lambda text: None)
+    first = pid_of(tmp_path, "sleeper")
+
+    supervisor.take_down("sleeper")
+    wait_until(lambda: not alive(first), "it to end")
+    other = pid_of(tmp_path, "other")
+    os.kill(other, signal.SIGKILL)
+    wait_until(lambda: pid_of(tmp_path, "other") != other, "the supervisor to have looked at both")
+    assert pid_of(tmp_path, "sleeper") == first
+
+    supervisor.bring_back("sleeper")
+    wait_until(lambda: alive(pid_of(tmp_path, "sleeper")), "it to be back")
+
+
+HANGS_ONCE = """
+import sys, threading, time
+from pathlib import Path
+from schemas.topics import Topic
+from stream import loop
+from stream.memory import MemoryBroker
+from telemetry.health import Health
+from telemetry.settings import TelemetrySettings, from_environment
+
+marker = Path(sys.argv[1])
+broker = MemoryBroker()
+broker.admin().ensure_topics([Topic("t", "key", 1, 3_600_000)], 1, 1 << 20)
+broker.producer().send("t", b"x")
+health = Health("hangs")
+from_environment(TelemetrySettings).serve(health)
+
+
+class Step:
+    def handle(self, batch):
+        if not marker.exists():
+            marker.touch()
+            time.sleep(600)  # a loop that hangs
+        return []
+
+
+loop.run(broker.consumer(["t"], "g"), Step(), dead_letters=broker.producer(), group="g", health=health, stop=threading.Event())
+"""
+
+
+def test_a_loop_that_hangs_is_seen_by_the_age_of_its_last_turn_and_started_again(tmp_path: Path) -> None:
+    page = tmp_path / "page"
+    marker = tmp_path / "hung"
+
+    def lives() -> bool:
+        return not page.exists() or answers_ok(f"http://{page.read_text().strip()}/healthz")
+
+    root = Path(__file__).resolve().parents[2]
+    env = {
+        **os.environ, "PYTHONPATH": str(root), "EVENTPROC_METRICS_FILE": str(page), "EVENTPROC_MAX_TURN_AGE_S": "1",
+    }  # fmt: skip
+    supervisor = Supervisor(tmp_path, probe_s=0.5)
+    supervisor.add(
+        Process("hangs", [sys.executable, "-c", HANGS_ONCE, str(marker)], env, ready=page.exists, alive=lives)
+    )
+    supervisor.start(lambda text: None)
+    try:
+        first = pid_of(tmp_path, "hangs")
+        wait_until(marker.exists, "the loop to hang")
+
+        wait_until(lambda: pid_of(tmp_path, "hangs") != first, "the supervisor to end it")
+        assert "--- not alive; killed" in (tmp_path / "logs" / "hangs.log").read_text()
+        wait_until(lambda: alive(pid_of(tmp_path, "hangs")) and lives(), "the new one to turn")
+    finally:
+        supervisor.stop()
 
 
 def test_stop_ends_all_and_takes_the_pid_files_away(tmp_path: Path, supervisor: Supervisor) -> None:

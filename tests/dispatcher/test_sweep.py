@@ -63,7 +63,7 @@ def time_passes(ledger: Ledger, seconds: float, *columns: str) -> None:
 def registry_answers(ledger: Ledger, since_s: float) -> None:
     """As if the registry had answered for so long."""
     with ledger.write() as session:
-        heartbeat(session, "registry")
+        heartbeat(session, RULES)
         session.execute(text(f"UPDATE heartbeat SET since_ms = since_ms - {int(since_s * 1000)}"))
 
 

@@ -7,6 +7,7 @@ from sqlalchemy import text
 from ledger import Ledger, sweeper
 from schemas.records import Outcome
 from tests.ledger.conftest import (
+    RULES,
     Handler,
     Queued,
     mails,
@@ -24,16 +25,16 @@ def test_one_leads_until_its_time_is_over(ledger: Ledger) -> None:
 
 def test_the_registry_counts_as_answering_since_its_last_gap(ledger: Ledger) -> None:
     with ledger.write() as session:
-        assert sweeper.answering_since_ms(session) is None
-        sweeper.heartbeat(session, "boot")
-        since = sweeper.answering_since_ms(session)
+        assert sweeper.answering_since_ms(session, RULES) is None
+        sweeper.heartbeat(session, RULES)
+        since = sweeper.answering_since_ms(session, RULES)
         session.execute(text("UPDATE heartbeat SET since_ms = since_ms - 100000, last_ms = last_ms - 5000"))
-        sweeper.heartbeat(session, "boot")
-        assert since is not None and sweeper.answering_since_ms(session) == since - 100_000
+        sweeper.heartbeat(session, RULES)
+        assert since is not None and sweeper.answering_since_ms(session, RULES) == since - 100_000
         session.execute(text("UPDATE heartbeat SET last_ms = last_ms - 20000"))
-        assert sweeper.answering_since_ms(session) is None
-        sweeper.heartbeat(session, "boot")
-        fresh = sweeper.answering_since_ms(session)
+        assert sweeper.answering_since_ms(session, RULES) is None
+        sweeper.heartbeat(session, RULES)
+        fresh = sweeper.answering_since_ms(session, RULES)
         assert fresh is not None and fresh >= since
 
 

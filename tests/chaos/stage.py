@@ -1,0 +1,131 @@
+"""The whole system with several of each station, on a real Kafka and a real PostgreSQL, with kill points in every process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from devstack.layout import RUNTIME
+from devstack.stack import Stack, answers_ok
+from devstack.supervisor import Process
+from tests.chaos.postgresql import PostgreSQL
+
+LEASE_S = 8.0
+EXECUTORS = 3
+SHARED = {
+    "EVENTPROC_LEASE_S": str(LEASE_S),
+    "EVENTPROC_REINVITE_AFTER_S": "5",
+    "EVENTPROC_MAIL_DIGEST_EVERY_S": "4",
+    "EVENTPROC_KAFKA_SESSION_TIMEOUT_MS": "6000",
+    "EVENTPROC_KAFKA_REQUEST_TIMEOUT_MS": "4000",
+    "SWEEPER_EVERY_S": "0.3",
+    "SWEEPER_LEAD_S": "3",
+    "EXECUTOR_SLOTS": "4",
+    "EXECUTOR_WARM": "4",
+    "EXECUTOR_WALL_S": "3",
+    "EXECUTOR_GRACE_S": "2",
+    "EXECUTOR_RENEW_S": "1",
+    "EXECUTOR_REGISTRY_TIMEOUT_S": "3",
+    "EXECUTOR_MEMORY_BYTES": str(256 << 20),
+    "NOTIFIER_SMTP_TIMEOUT_S": "1",
+    "NOTIFIER_LEASE_S": "15",
+    "NOTIFIER_BATCH": "10",
+    "NOTIFIER_FIRST_WAIT_S": "0.5",
+    "NOTIFIER_LONGEST_WAIT_S": "2",
+}
+"""Every wait is shortened by about the same, as an operator would do it: by settings."""
+
+
+class Stage(Stack):
+    """A Stack with two dispatchers, two notifiers and several executors. Processes are named dispatcher-1, executor-3, ..."""
+
+    def __init__(self, state: Path, seed: int = 0, chance: float = 0.0, settings: Mapping[str, str] = SHARED) -> None:
+        """chance: of a process to die at one passage of a kill point, while the file `faults` is there; settings: of every station,
+        on top of the stack's."""
+        super().__init__(state)
+        self.postgresql = PostgreSQL(self.layout.address, 5432)
+        self.fault_log = self.layout.state / "faults.log"
+        self.faulty = self.layout.state / "faults"
+        self._seed = seed
+        self._chance = chance
+        self._settings = settings
+        self.pages: dict[str, str] = {}  # station -> where it tells of its health
+
+    @property
+    def ledger_url(self) -> str:
+        """The ledger in PostgreSQL."""
+        return self.postgresql.url
+
+    def names(self) -> list[str]:
+        """Every process, the broker's and the database's among them."""
+        return ["kafka", *(process.name for process in self._processes())]
+
+    def all_ready(self) -> bool:
+        """Whether every station answers that it is ready."""
+        return all(answers_ok(f"{url}/readyz") for url in self.pages.values())
+
+    def pid(self, name: str) -> int | None:
+        """The process's pid as the supervisor last wrote it; None while it is being started."""
+        try:
+            return int((self.layout.state / "pids" / f"{name}.pid").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def signal(self, name: str, number: int) -> bool:
+        """Sends a signal to the process (for PostgreSQL: to its backends too); False when it is not there."""
+        pid = self.pid(name)
+        if pid is None:
+            return False
+        whole = [pid, *_children(pid)] if name == "postgresql" and number in (signal.SIGSTOP, signal.SIGCONT) else [pid]
+        for one in whole:
+            try:
+                os.kill(one, number)
+            except ProcessLookupError:
+                return False
+        return True
+
+    def _processes(self) -> list[Process]:
+        one = {process.name: process for process in super()._processes()}
+        made = [self.postgresql.process, one["btrdb"], one["mail"]]
+        counts = {"registry": 1, "dispatcher": 2, "notifier": 2, "executor": EXECUTORS}
+        for station, count in counts.items():
+            names = [f"{station}-{i}" for i in range(1, count + 1)] if count > 1 else [station]
+            made += [self._copy(one[station], name, 9200 + len(made) + i) for i, name in enumerate(names)]
+        return made
+
+    def _copy(self, process: Process, name: str, port: int) -> Process:
+        url = f"http://{self.layout.address}:{port}"
+        env = {
+            **process.env,
+            **self._settings,
+            "EVENTPROC_METRICS_PORT": str(port),
+            "EVENTPROC_FAULTS": str(self._chance),
+            "EVENTPROC_FAULTS_SEED": f"{self._seed}/{name}",
+            "EVENTPROC_FAULTS_NAME": name,
+            "EVENTPROC_FAULTS_LOG": str(self.fault_log),
+            "EVENTPROC_FAULTS_WHILE": str(self.faulty),
+            "EXECUTOR_NAME": name,
+            "NOTIFIER_NAME": name,
+            "REGISTRY_RUNTIMES": RUNTIME,
+        }
+        if "EVENTPROC_LEDGER_URL" in env:
+            env["EVENTPROC_LEDGER_URL"] = self.ledger_url
+        # they wait for each other by themselves: only the registry is needed before the next step
+        self.pages[name] = url
+        ready = (lambda: answers_ok(f"{url}/readyz")) if name == "registry" else (lambda: True)
+        return replace(process, name=name, env=env, ready=ready, alive=lambda: answers_ok(f"{url}/healthz"))
+
+    def stop(self) -> None:
+        """Ends every process and takes the database's folder away."""
+        super().stop()
+        self.postgresql.remove()
+
+
+def _children(pid: int) -> Sequence[int]:
+    try:
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []

@@ -1,0 +1,45 @@
+"""make chaos, as people run it: a short one each time, a long one in make test-all."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def chaos(*options: str, patience_s: float) -> tuple[int, dict[str, int], str]:
+    """Its exit code, the counts of its last line, and all that it printed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.chaos", *options],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=patience_s,
+        check=False,
+    )
+    last = done.stdout.rstrip().splitlines()[-1]
+    return done.returncode, {name: int(count) for name, count in re.findall(r"(\w+)=(\d+)", last)}, done.stdout
+
+
+def check(code: int, counts: dict[str, int], said: str) -> None:
+    assert list(counts) == ["events", "runs", "terminal", "emails", "lost", "doubled"], said
+    assert (code, counts["lost"], counts["doubled"]) == (0, 0, 0), said
+    assert counts["terminal"] == counts["runs"] > counts["events"] > 0, said
+    assert counts["emails"] > 0, said
+
+
+@pytest.mark.timeout(600)
+def test_nothing_is_lost_or_doubled_while_processes_are_killed_and_stopped() -> None:
+    check(*chaos("--duration", "15", "--seed", "7", patience_s=580))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_nothing_is_lost_or_doubled_in_four_minutes_of_it() -> None:
+    check(*chaos("--duration", "240", "--seed", "4", "--settle", "600", patience_s=1450))
