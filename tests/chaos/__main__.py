@@ -29,8 +29,8 @@ from tests.chaos.load import HOOK, Load
 from tests.chaos.reckon import Books, expected_runs, kill_points, reckon, unsettled
 from tests.chaos.stage import Stage
 
-CHANCE = 0.002
-AHEAD = 150
+CHANCE = 0.001
+AHEAD = 400
 SHOWN = 20
 START_S = 180.0
 
@@ -83,7 +83,7 @@ def _run(stage: Stage, given: argparse.Namespace, seed: int) -> Books:
     broker = open_broker(StreamSettings(bootstrap_servers=stage.bootstrap, request_timeout_ms=4000))
     admin = broker.admin()
     try:
-        handlers = _register(stage, ledger)
+        handlers = register_all(stage, ledger)
         load, havoc = Load(broker.producer(), ledger, seed, given.ahead), Havoc(stage, seed, stage.names())
         load.start()
         if not given.calm:
@@ -111,7 +111,8 @@ def _run(stage: Stage, given: argparse.Namespace, seed: int) -> Books:
         ledger.close()
 
 
-def _register(stage: Stage, ledger: Ledger) -> dict[str, tuple[Registered, HandlerView]]:
+def register_all(stage: Stage, ledger: Ledger) -> dict[str, tuple[Registered, HandlerView]]:
+    """Registers every handler as its user would; by name. Raises TryLater."""
     os.environ["BTRDB_CA_BUNDLE"] = str(stage.layout.certificates.ca)
     for one in ALL:
         connection = Connection(stage.layout.at("btrdb"), stage.layout.api_keys[one.user])

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from tests.chaos.stage import LEASE_S, Stage
 
 WEIGHTS = {"kafka": 0.4, "postgresql": 0.5, "btrdb": 0.4, "mail": 0.7, "registry": 1.0}
-PAUSE_S = (0.2, 1.6)
+PAUSE_S = (0.4, 3.0)
 STOPPED_S = (0.3, 3.0)
 LONG_STOP = 0.15  # of an executor's stops outlive its leases
 

@@ -47,6 +47,7 @@ class Load:
         self._thread.join()
 
     def _run(self) -> None:
+        self._made = self._ended()  # of those before us nothing is under way
         while not self._stop.is_set():
             if self._made - self._ended() > self._ahead:
                 self._stop.wait(0.1)
