@@ -32,8 +32,8 @@ class TimeLimit(Exception):
 class Warned(object):
     """The warning before the kill: a signal from outside that becomes an exception in the handler, once, while it runs."""
 
-    def __init__(self, text: str) -> None:
-        self._text = text
+    def __init__(self) -> None:
+        self.text = ""
         self.came = False
         self.running = False
 
@@ -45,7 +45,11 @@ class Warned(object):
         self.came = True
         if self.running:
             self.running = False
-            raise TimeLimit(self._text)
+            raise TimeLimit(self.text)
+
+
+WARNED = Warned()
+"""The zygote's, which installs it; so is each child's, as it was at the fork."""
 
 
 def main(
@@ -93,12 +97,12 @@ def _isolate(context: steps.Context, plan: List[Dict[str, Any]]) -> None:
 def _run(channel: socket.socket, ahead: connect.Ahead) -> int:
     job, _ = frames.receive(channel)
     blob = frames.receive_raw(channel)
-    _environment(job["environment"])
+    os.environ.update(job["environment"])
     tempfile.tempdir = None  # as the zygote found it; TMPDIR says where it is now
     time.tzset()
     gc.enable()
-    warned = Warned("the handler's time limit of %g s ends in %g s" % (job["wall_s"], job["warning_s"]))
-    warned.install()
+    warned = WARNED
+    warned.text = "the handler's time limit of %g s ends in %g s" % (job["wall_s"], job["warning_s"])
     base = _limit(job["rlimits"])
     try:
         answer = _answer(channel, ahead, job, blob, warned)
@@ -106,16 +110,6 @@ def _run(channel: socket.socket, ahead: connect.Ahead) -> int:
         answer = _out_of_memory(error, base)
     frames.send(channel, answer)
     return 0
-
-
-def _environment(wanted: Dict[str, str]) -> None:
-    """These names and no others; most are there already, from the zygote."""
-    for name in list(os.environ):
-        if name not in wanted:
-            del os.environ[name]
-    for name, value in wanted.items():
-        if os.environ.get(name) != value:
-            os.environ[name] = value
 
 
 def _limit(limits: Dict[str, int]) -> int:

@@ -26,7 +26,7 @@ def main(control: socket.socket, proc: int, plan: Dict[str, Any]) -> None:
     except steps.Failed as failure:
         frames.send(control, failure.message())
         return
-    signal.signal(signal.SIGXCPU, signal.SIG_IGN)  # until a child has a handler to warn
+    child.WARNED.install()
     _fresh_main()
     _text_streams()
     began = time.time()

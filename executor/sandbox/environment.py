@@ -28,16 +28,18 @@ def zygote_environment() -> Mapping[str, str]:
     return dict(_COMMON)
 
 
-def handler_environment(access: Access, api_key: str, scratch: str, ca_bundle: str) -> Mapping[str, str]:
-    """Of the handler, so that btrdb.connect(), Connection() and upload_file work in it.
-
-    scratch, ca_bundle: where the handler finds them.
-    """
-    return {**waiting_environment(access, scratch, ca_bundle), "BTRDB_API_KEY": api_key}
+def job_environment(access: Access, api_key: str, scratch: str, ca_bundle: str) -> Mapping[str, str]:
+    """What a job adds to the environment of the child that waited for it, so that all is there that a handler needs."""
+    waiting = waiting_environment(access, SCRATCH, ca_bundle)
+    own = waiting_environment(access, scratch, ca_bundle)
+    return {"BTRDB_API_KEY": api_key, **{name: value for name, value in own.items() if waiting.get(name) != value}}
 
 
 def waiting_environment(access: Access, scratch: str, ca_bundle: str) -> Mapping[str, str]:
-    """Of a child that waits for its job: the handler's, without the key."""
+    """Of a child that waits for its job: so that btrdb.connect(), Connection() and upload_file work, without the key.
+
+    scratch, ca_bundle: where the handler finds them.
+    """
     environment = {
         **_COMMON,
         "EXECUTOR_CONTEXT": "true",

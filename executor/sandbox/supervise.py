@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from executor.sandbox import protocol, rlimits
-from executor.sandbox.environment import handler_environment
+from executor.sandbox.environment import job_environment
 from executor.sandbox.job import Access, Job, SandboxLost
 from executor.sandbox.output import Output
 from executor.sandbox.zygote import Child, Death
@@ -190,7 +190,6 @@ class Supervision:
             seen.uploads.append((message, self.child.reader.take_descriptor()))
         elif kind == "ended" and (seen.loading or message.get("outcome") == "out_of_memory"):
             seen.ended = message
-            self._look_at_memory()
         else:
             raise protocol.Malformed(f"an unexpected {kind[:40]!r}")
 
@@ -262,7 +261,7 @@ def _hand_over(job: Job, access: Access, child: Child) -> bytes:
         "kind": "job",
         "arguments": dict(job.arguments),
         "documented": list(job.documented),
-        "environment": dict(handler_environment(access, job.api_key, child.scratch_path, child.ca_bundle)),
+        "environment": dict(job_environment(access, job.api_key, child.scratch_path, child.ca_bundle)),
         "api_key": job.api_key,
         "rlimits": dict(rlimits.of_run(limits, counted_alone=not child.kept)),
         "wall_s": limits.wall_s,
