@@ -56,11 +56,11 @@ def main(
     context: steps.Context,
     isolate: List[Dict[str, Any]],
     endpoint: Optional[str],
-    channel: socket.socket,
+    channel: int,
     log: int,
     asked: Dict[str, Any],
 ) -> None:
-    """Never returns. endpoint: BTrDB's, None for none. log: a pipe's descriptor.
+    """Never returns. endpoint: BTrDB's, None for none. channel, log: descriptors of a socket and a pipe.
 
     asked: scratch_bytes, and where a run has a folder instead of mounts that folder as scratch and its route to BTrDB.
     """
@@ -68,7 +68,7 @@ def main(
     try:
         os.dup2(log, 1)
         os.dup2(log, 2)
-        context.channel = channel
+        context.channel = frames.channel(channel)
         context.scratch_bytes = asked["scratch_bytes"]
         context.scratch = asked.get("scratch", steps.SCRATCH)
         _isolate(context, isolate)

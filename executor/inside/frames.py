@@ -16,9 +16,18 @@ def send(sock: socket.socket, body: Dict[str, Any], descriptors: Sequence[int] =
     send_packed(sock, packed(body), descriptors)
 
 
+def channel(descriptor: int) -> socket.socket:
+    """The stream socket of a descriptor, without the questions that socket.socket asks the kernel when it is told nothing."""
+    return socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
+
+
 def packed(body: Dict[str, Any]) -> bytes:
     """The frame of a JSON body."""
-    data = json.dumps(body).encode("ascii")
+    return framed(json.dumps(body).encode("ascii"))
+
+
+def framed(data: bytes) -> bytes:
+    """The frame of a body that is JSON already."""
     return len(data).to_bytes(4, "big") + data
 
 

@@ -3,7 +3,6 @@
 import os
 import resource
 import signal
-import socket
 from typing import Any, Callable, Dict, List, Optional
 
 from . import frames, kernel, steps
@@ -13,7 +12,7 @@ _exit = os._exit
 WATCHED = (signal.SIGCHLD, signal.SIGTERM, signal.SIGXCPU)
 
 
-def main(context: steps.Context, plan: List[Dict[str, Any]], channel: socket.socket, begin: Callable[[], None]) -> None:
+def main(context: steps.Context, plan: List[Dict[str, Any]], channel: int, begin: Callable[[], None]) -> None:
     """Never returns. plan: its own steps; begin: what becomes of the run's first process, which never returns either.
 
     SIGTERM ends the run; SIGXCPU is handed on to its first process.
@@ -26,7 +25,7 @@ def main(context: steps.Context, plan: List[Dict[str, Any]], channel: socket.soc
         try:
             steps.apply(plan, context)
         except steps.Failed as failure:
-            frames.send(channel, failure.message())
+            frames.send(frames.channel(channel), failure.message())
             _exit(1)
         fenced = _fenced(zygote)
         first = os.fork()

@@ -33,6 +33,7 @@ CLONE_NEWPID = 0x20000000
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT = 1, 4, 24, 38, 47
 PR_SET_CHILD_SUBREAPER = 36
 O_PATH = 0o10000000
+_PIDFD_OPEN = getattr(os, "pidfd_open", None)
 _AT_FDCWD, _AT_RECURSIVE, _AT_EMPTY_PATH = -100, 0x8000, 0x1000
 _SIOCSIFFLAGS, _SIOCSIFADDR, _IFF_UP = 0x8914, 0x8916, 1
 _LO_UP = struct.pack("16sh14x", b"lo", _IFF_UP)  # what else lo is the kernel lets nobody change
@@ -105,6 +106,8 @@ def sethostname(name: str) -> None:
 
 def pidfd_open(pid: int) -> int:
     """pidfd_open(2); the descriptor is close-on-exec."""
+    if _PIDFD_OPEN is not None:  # 3.9 and newer
+        return int(_PIDFD_OPEN(pid))
     return syscall(PIDFD_OPEN, "pidfd_open", pid, 0)
 
 

@@ -80,12 +80,8 @@ def _warm(names: List[str]) -> Tuple[List[str], Dict[str, str]]:
     return imported, missing
 
 
-def _seed() -> None:
-    """Children of one zygote must not draw the same numbers: each inherits generators seeded for it alone."""
-    random.seed()
-    numpy = sys.modules.get("numpy")
-    if numpy is not None:
-        numpy.random.seed(struct.unpack("8I", os.urandom(32)))
+BORN = b'{"kind": "born", "id": %d}'
+DEAD = b'{"kind": "dead", "id": %d, "status": %d, "cpu_ms": %d, "rss": %d}'
 
 
 class Zygote(object):
@@ -108,6 +104,8 @@ class Zygote(object):
         self._keep = keep
         self._endpoint = endpoint
         self._alive: Dict[int, Tuple[int, int]] = {}  # pidfd -> (pid, id)
+        self._next, self._stride = struct.unpack("II", os.urandom(8))
+        self._stride |= 1
         self._poll = select.poll()
         self._poll.register(control, select.POLLIN)
 
@@ -122,10 +120,8 @@ class Zygote(object):
                     self._bury(descriptor)
 
     def _spawn(self, message: Dict[str, Any], descriptors: List[int]) -> None:
-        descriptor, log = descriptors
-        # what can be made before the fork is: here the pages are ours, each child would copy them first
-        channel = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM, 0, descriptor)
-        _seed()
+        channel, log = descriptors
+        self._seed()
         if self._keep is None:
             kernel.unshare(kernel.CLONE_NEWPID)
         try:
@@ -139,19 +135,17 @@ class Zygote(object):
         if self._keep is None:
             # the next fork starts from here again; without it the kernel would put it in the first child's namespace
             kernel.setns(self._own_pid_namespace, kernel.CLONE_NEWPID)
-        channel.close()
+        os.close(channel)
         os.close(log)
         if pid < 0:
-            frames.send(
-                self._control, {"kind": "dead", "id": message["id"], "status": signal.SIGKILL, "cpu_ms": 0, "rss": 0}
-            )
+            self._tell(DEAD % (message["id"], signal.SIGKILL, 0, 0))
             return
         pidfd = kernel.pidfd_open(pid)
         self._alive[pidfd] = (pid, message["id"])
         self._poll.register(pidfd, select.POLLIN)
-        frames.send(self._control, {"kind": "born", "id": message["id"]}, [pidfd])
+        self._tell(BORN % message["id"], pidfd)
 
-    def _become(self, message: Dict[str, Any], channel: socket.socket, log: int) -> None:
+    def _become(self, message: Dict[str, Any], channel: int, log: int) -> None:
         """In the forked process; never returns."""
 
         def begin() -> None:
@@ -172,16 +166,23 @@ class Zygote(object):
         del self._alive[pidfd]
         if self._keep is not None:
             bury_orphans([one for one, _ in self._alive.values()])
-        frames.send(
-            self._control,
-            {
-                "kind": "dead",
-                "id": number,
-                "status": status,
-                "cpu_ms": int((usage.ru_utime + usage.ru_stime) * 1000),
-                "rss": usage.ru_maxrss * 1024,
-            },
-        )
+        cpu_ms = int((usage.ru_utime + usage.ru_stime) * 1000)
+        self._tell(DEAD % (number, status, cpu_ms, usage.ru_maxrss * 1024))
+
+    def _tell(self, text: bytes, *descriptors: int) -> None:
+        frames.send_packed(self._control, frames.framed(text), descriptors)
+
+    def _seed(self) -> None:
+        """Children of one zygote must not draw the same numbers: each inherits a generator with a seed that no other has.
+
+        random seeds itself anew after a fork since 3.7. A whole number of 32 bits is what numpy takes up fastest by far.
+        """
+        self._next = (self._next + self._stride) % 2**32  # odd: it comes back only after all others
+        if sys.version_info < (3, 7):
+            random.seed()
+        numpy = sys.modules.get("numpy")
+        if numpy is not None:
+            numpy.random.seed(self._next)
 
 
 def bury_orphans(known: Collection[int]) -> None:
