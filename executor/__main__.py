@@ -73,7 +73,7 @@ def main() -> int:
     boot_id = uuid.uuid4().hex
     # a wrong address, CA or token shows now, not with the first run
     loop.until_ready(lambda: _reach(registry, boot_id, settings.name), health, "registry", stop)
-    step = Execute(settings, registry, producer, runtimes, boot_id, keeper)
+    step = Execute(settings, registry, producer, runtimes, boot_id, keeper, health.ready)
     done = threading.Event()
     renewer = threading.Thread(target=step.leases.run, args=(done,), name="renewer", daemon=True)
     renewer.start()

@@ -36,6 +36,7 @@ from telemetry.logs import bound
 log = structlog.get_logger()
 
 REMEMBERED = 10_000
+BTRDB_RED_S = 30.0
 NO_FILES = Keeper(None)
 KEEP_S = 300.0
 """How long a handler's files wait for a storage that is away; then its result goes without them, and its log says so."""
@@ -58,14 +59,20 @@ class Execute:
         runtimes: Mapping[str, SandboxedRuntime | SleepingRuntime],
         boot_id: str,
         keeper: Keeper = NO_FILES,
+        ready: Callable[[str, bool, str], None] = lambda name, ok, why: None,
     ) -> None:
-        """runtimes: sandboxes by runtime name; boot_id: of this process, new at each start; keeper: of handlers' files."""
+        """runtimes: sandboxes by runtime name; boot_id: of this process, new at each start; keeper: of handlers' files.
+
+        ready: told whether BTrDB answers the runs' children, as Health.ready takes it.
+        """
         self._settings = settings
         self._registry = registry
         self._producer = producer
         self._runtimes = runtimes
         self._boot_id = boot_id
         self._keeper = keeper
+        self._ready = ready
+        self._btrdb_red_until = 0.0
         self._blobs = Blobs(registry.fetch_blob, settings.blob_cache_bytes)
         self.leases = Leases(registry, boot_id, settings.name, settings.renew_s, self._kill)
         self._threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="slot")
@@ -82,7 +89,14 @@ class Execute:
         with self._changed:
             if self._failure is not None:
                 raise self._failure
+            if 0 < self._btrdb_red_until < time.monotonic():  # nobody has complained for a while, or nothing has run
+                self._btrdb(True, "")
             return 0 if self._stopping else self._settings.slots - len(self._running)
+
+    def _btrdb(self, answers: bool, why: str) -> None:
+        if not answers or self._btrdb_red_until:
+            self._btrdb_red_until = 0.0 if answers else time.monotonic() + BTRDB_RED_S
+            self._ready("btrdb", answers, why)
 
     def wait_for_slot(self, timeout_s: float) -> None:
         """Blocks until a slot is free or the time is over."""
@@ -154,6 +168,7 @@ class Execute:
         try:
             result = self._result(run_id, run, body, in_hand)
         except BtrdbAway as error:
+            self._btrdb(False, str(error))
             self._hand_back(run_id, run, api.BTRDB_AWAY, str(error))
             return
         except SandboxLost as error:
@@ -168,6 +183,7 @@ class Execute:
         def begun() -> None:
             with self._changed:
                 self._begun.add(run_id)
+            self._btrdb(True, "")
             log.info("begun", attempt=run.attempt)
             metrics.handler_start_seconds.observe((time.time_ns() - in_hand) / 1e9)
 

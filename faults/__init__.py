@@ -32,7 +32,8 @@ POINTS = (
 
 
 class _Faults:
-    """EVENTPROC_FAULTS=probability of one passage, 0..1; _POINTS: the only points that count, comma-separated; _SEED: any text;
+    """EVENTPROC_FAULTS=probability of one passage, 0..1; _POINTS: the only points that
+    count, comma-separated, name or name=probability; _SEED: any text;
     _NAME: what the log calls this process; _LOG: a file that gets a line per kill; _WHILE: a file without which nothing is killed.
 
     The draw follows from the seed, the process's name and how many lines the log has already, so that a run with one process
@@ -40,13 +41,16 @@ class _Faults:
     """
 
     def __init__(self) -> None:
-        self._chance = float(os.environ.get("EVENTPROC_FAULTS", "0"))
-        named = {name for name in os.environ.get("EVENTPROC_FAULTS_POINTS", "").split(",") if name}
-        if unknown := named - set(POINTS):
+        usual = float(os.environ.get("EVENTPROC_FAULTS", "0"))
+        named = dict.fromkeys(POINTS, usual)
+        if given := [one for one in os.environ.get("EVENTPROC_FAULTS_POINTS", "").split(",") if one]:
+            pairs = [one.partition("=") for one in given]
+            named = {name: float(chance) if chance else usual for name, _, chance in pairs}
+        if unknown := named.keys() - set(POINTS):
             raise ValueError(
                 f"EVENTPROC_FAULTS_POINTS: there is no {', '.join(unknown)}; there are {', '.join(POINTS)}"
             )
-        self._points = named or set(POINTS)
+        self._chances = named
         self._while = os.environ.get("EVENTPROC_FAULTS_WHILE", "")
         self._log = os.environ.get("EVENTPROC_FAULTS_LOG", "")
         boots = len(Path(self._log).read_text().splitlines()) if self._log and Path(self._log).exists() else 0
@@ -56,10 +60,10 @@ class _Faults:
 
     def passed(self, point: str) -> None:
         """The process is at this point; it may not go on from here."""
-        if point not in self._points:
+        if point not in self._chances:
             return
         with self._lock:
-            if self._draw.random() >= self._chance:
+            if self._draw.random() >= self._chances[point]:
                 return
         if self._while and not Path(self._while).exists():
             return

@@ -20,6 +20,15 @@ from schemas.errors import TryLater
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_S = 5.0
+PATIENCE = {
+    "connect_timeout": 5,
+    # a server whose machine has vanished says nothing more: without these a call hangs for a quarter of an hour, and the loop
+    # with it (libpq, "TCP keepalive" settings; tcp_user_timeout in ms)
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
 MIGRATION_LOCK = 6_110_415  # any number, the same in every process (pg_advisory_xact_lock)
 
 _NOW = {
@@ -52,9 +61,7 @@ class Ledger:
             event.listen(engine, "connect", _sqlite_connect)
             event.listen(engine, "begin", _sqlite_begin)
         else:
-            engine = create_engine(
-                url, pool_size=8, max_overflow=24, pool_pre_ping=True, connect_args={"connect_timeout": 5}
-            )
+            engine = create_engine(url, pool_size=8, max_overflow=24, pool_pre_ping=True, connect_args=dict(PATIENCE))
         seals = MultiFernet([Fernet(key.strip()) for key in seal_keys]) if seal_keys else None
         return cls(engine, seals)
 

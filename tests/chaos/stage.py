@@ -11,10 +11,12 @@ from pathlib import Path
 from devstack.layout import RUNTIME
 from devstack.stack import Stack, answers_ok
 from devstack.supervisor import Process
+from faults import POINTS
 from tests.chaos.postgresql import PostgreSQL
 
 LEASE_S = 8.0
 EXECUTORS = 3
+RARER = 4
 SHARED = {
     "EVENTPROC_LEASE_S": str(LEASE_S),
     "EVENTPROC_REINVITE_AFTER_S": "5",
@@ -43,8 +45,8 @@ class Stage(Stack):
     """A Stack with two dispatchers, two notifiers and several executors. Processes are named dispatcher-1, executor-3, ..."""
 
     def __init__(self, state: Path, seed: int = 0, chance: float = 0.0, settings: Mapping[str, str] = SHARED) -> None:
-        """chance: of a process to die at one passage of a kill point, while the file `faults` is there; settings: of every station,
-        on top of the stack's."""
+        """chance: of a process to die at one passage of a kill point (four times that where passages are rarer), while the
+        file `faults` is there; settings: of every station, on top of the stack's."""
         super().__init__(state)
         self.postgresql = PostgreSQL(self.layout.address, 5432)
         self.fault_log = self.layout.state / "faults.log"
@@ -103,6 +105,7 @@ class Stage(Stack):
             **self._settings,
             "EVENTPROC_METRICS_PORT": str(port),
             "EVENTPROC_FAULTS": str(self._chance),
+            "EVENTPROC_FAULTS_POINTS": ",".join(f"{point}={self._chance_of(point)}" for point in POINTS),
             "EVENTPROC_FAULTS_SEED": f"{self._seed}/{name}",
             "EVENTPROC_FAULTS_NAME": name,
             "EVENTPROC_FAULTS_LOG": str(self.fault_log),
@@ -117,6 +120,10 @@ class Stage(Stack):
         self.pages[name] = url
         ready = (lambda: answers_ok(f"{url}/readyz")) if name == "registry" else (lambda: True)
         return replace(process, name=name, env=env, ready=ready, alive=lambda: answers_ok(f"{url}/healthz"))
+
+    def _chance_of(self, point: str) -> float:
+        """Transactions of the ledger are many; the other points are passed a few times for each run."""
+        return self._chance if point.startswith("ledger.") else self._chance * RARER
 
     def stop(self) -> None:
         """Ends every process and takes the database's folder away."""

@@ -28,7 +28,7 @@ CONCERNED = {
     "kafka": ("dispatcher-1", "notifier-1", "executor-1"),
     "postgresql": ("registry", "dispatcher-1", "notifier-1"),
     "registry": ("executor-1", "executor-2", "executor-3"),
-    "btrdb": (),  # runs are handed back; who has none to start does not notice
+    "btrdb": ("executor-1", "executor-2", "executor-3"),  # those that have a run to start
     "mail": ("notifier-1", "notifier-2"),
 }
 """Whose readiness tells of it, once they have tried."""
@@ -64,7 +64,8 @@ class Outage:
     def of(self, name: str, for_s: float) -> None:
         """The process is away for so long; readiness of those concerned is red meanwhile, everybody's liveness green."""
         self.stage.supervisor.take_down(name)
-        until(lambda: not any(self.ready(one) for one in CONCERNED[name]), f"readiness to tell that {name} is away")
+        notice = any if name == "btrdb" else all
+        until(lambda: notice(not self.ready(one) for one in CONCERNED[name]), f"readiness to tell that {name} is away")
         back_at = time.monotonic() + for_s
         while time.monotonic() < back_at:
             assert self.dead() == []

@@ -19,10 +19,11 @@ import pytest
 from cryptography.fernet import Fernet
 from sqlalchemy import text
 
+from faults import POINTS
 from ledger import Ledger
 from ledger.handlers import HandlerView, NewHandler, register, remove
 from schemas.contracts import hook_names
-from schemas.topics import topics
+from schemas.topics import tasks_topic, topics
 from stream.broker import Broker
 from stream.kafka import KafkaBroker
 from stream.settings import StreamSettings
@@ -51,6 +52,7 @@ class Dispatchers:
             "EVENTPROC_KAFKA_REPLICATION": "1",
             "EVENTPROC_KAFKA_SESSION_TIMEOUT_MS": "6000",
             "DISPATCHER_GROUP": self.group,
+            "EVENTPROC_REINVITE_AFTER_S": "1",
             "REGISTRY_RUNTIMES": RUNTIME,
         }
 
@@ -88,6 +90,12 @@ class Dispatchers:
         )
         with self.ledger.read() as session:
             return [tuple(row) for row in session.execute(text(query), {"id": request_id})]
+
+    def invited(self, request_id: str) -> bool:
+        """Whether the tasks' topic holds an invitation of the event's run."""
+        with self.ledger.read() as session:
+            run = session.execute(text("SELECT id FROM run WHERE request_id = :id"), {"id": request_id}).scalar_one()
+        return any(message.key == run.encode() for message in self.admin.read(tasks_topic(RUNTIME)))
 
     def behind(self) -> int:
         return sum(self.admin.lag(self.group, hook) for hook in hook_names())
@@ -140,3 +148,24 @@ def test_an_event_delivered_again_after_a_kill_keeps_its_runs_whatever_has_chang
         until(lambda: dispatchers.behind() == 0, "the event to be delivered again and committed")
 
     assert dispatchers.runs(request_id) == [("mine", 0, state)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("point", [point for point in POINTS if point.partition(".")[0] not in ("smtp", "run")])
+def test_a_dispatcher_killed_at_any_boundary_leaves_nothing_out_and_makes_nothing_twice(
+    dispatchers: Dispatchers, point: str
+) -> None:
+    tag = uuid.uuid4().hex
+    dispatchers.handler("mine", tag)
+    request_id = dispatchers.publish(tag)
+    with dispatchers.one(EVENTPROC_FAULTS="1", EVENTPROC_FAULTS_POINTS=point) as first:
+        assert first.wait(PATIENCE_S) == -signal.SIGKILL
+
+    with dispatchers.one():
+        until(
+            lambda: dispatchers.behind() == 0 and dispatchers.runs(request_id),
+            "the event to be dispatched and committed",
+        )
+        until(lambda: dispatchers.invited(request_id), "its run to be invited")
+
+    assert dispatchers.runs(request_id) == [("mine", 0, "queued")]

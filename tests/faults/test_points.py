@@ -51,6 +51,7 @@ def test_a_point_kills_the_process_and_says_so(name: str, tmp_path: Path) -> Non
 def test_nothing_dies_when_faults_are_off_or_only_another_point_counts_or_their_file_is_gone(tmp_path: Path) -> None:
     assert a_process("run.after_end").stdout == "went on\n"
     assert a_process("run.after_end", _POINTS="run.before_start", **{"": "1"}).stdout == "went on\n"
+    assert a_process("run.after_end", _POINTS="run.after_end=0", **{"": "1"}).stdout == "went on\n"
     assert a_process("run.after_end", _WHILE=str(tmp_path / "gone"), **{"": "1"}).stdout == "went on\n"
 
 
