@@ -116,6 +116,9 @@ def queue(kind: str, url: str, commands: Sequence[Sequence[str]], count: int, se
             raise SystemExit(f"the client of {kind} ended before its jobs were queued")
         workers = [start([python, *command], stdout=subprocess.DEVNULL) for command in commands]
         ended: list[float] = sorted(json.loads(client.stdout.readline() or "[]"))
+        if kind == "rq":  # its workers end when there are no more jobs
+            for worker in workers:
+                worker.wait(30)
     finally:
         for process in (client, *workers):
             process.terminate()
