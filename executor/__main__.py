@@ -125,6 +125,7 @@ def _start_runtimes(
             lowest=settings.sandbox_level,
             required=named,
             scratch_dir=settings.scratch_dir,
+            cgroups=settings.cgroups,
             lifetime=Lifetime(settings.zygote_age_s, settings.zygote_growth_bytes),
             spool=spool,
         )

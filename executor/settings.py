@@ -67,6 +67,7 @@ class ExecutorSettings(BaseSettings):
     required_layers: str = Field(
         "", description="sandbox layers without which it does not start, comma-separated, beyond those of the level"
     )
+    cgroups: bool = Field(True, description="whether runs get control groups for their memory where they can be made")
     scratch_dir: Path | None = Field(
         None, description="where runs have their folders at level pod; none: the system's folder for temporary files"
     )

@@ -11,7 +11,9 @@ MESSAGE, TRACEBACK = 16 * 1024, 64 * 1024
 
 def show_source(handler: Any, source: Optional[str], first_line: int) -> None:
     """Lets tracebacks show the source: the file it came from (a notebook's cell) is not here."""
-    while getattr(handler, "__wrapped__", None) is not None:
+    for _ in range(50):  # it may wrap itself
+        if getattr(handler, "__wrapped__", None) is None:
+            break
         handler = handler.__wrapped__
     code = getattr(handler, "__code__", None)
     if not source or code is None:

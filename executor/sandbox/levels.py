@@ -16,6 +16,7 @@ LAYERS = (
     "landlock",
     "seccomp",
     "memory",
+    "cgroup",
 )
 """Every layer that is reported."""
 

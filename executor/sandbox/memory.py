@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from executor.sandbox.cgroup import Group
 from executor.sandbox.scratch import Scratch, is_unlinked_file
 
 SLOW_S = 0.25
@@ -63,7 +64,23 @@ class Watch:
         self._look_again_at = 0.0
         self._cpu_before = 0.0
         self._cpu_lost = 0.0
+        self.group: Group | None = None
+        """The run's control group, where there is one: the kernel's own count and limit."""
         self.peak = 0
+
+    def join(self, group: Group) -> None:
+        """Puts what is watched into a control group. Raises OSError."""
+        group.add(_tree(self._pid, 100)[0])
+        self.group = group
+
+    def begin(self, limit: int) -> None:
+        """From here on the run's own doing is counted."""
+        if self.group is not None:
+            self.group.limit(limit)
+
+    def killed_by_kernel(self) -> bool:
+        """Whether the kernel has killed a process of the run at its limit."""
+        return self.group is not None and self.group.killed()
 
     def sample(self, limit: int, most: int, *, closely: bool = False) -> Held:
         """What is held now; cheap, and looked at closely only when the cheap figure (which counts shared pages often) is over.
@@ -101,7 +118,7 @@ class Watch:
     def peak_with(self, max_rss: int) -> int:
         """The peak, the kernel's high-water mark of one process taken in (what rose and fell between two samples)."""
         own = max_rss - self._inherited_all - max(0, self._file - self._inherited_file)
-        return max(self.peak, own)
+        return max(self.peak, own, 0 if self.group is None else self.group.peak())
 
     def cpu_with(self, buried_s: float) -> float:
         """Seconds that the whole tree computed. buried_s: as its first process's death told, without those it never waited for."""

@@ -13,7 +13,7 @@ from typing import Any
 from executor.sandbox import protocol
 from executor.sandbox.job import BtrdbAway, CollectedUpload, Ended, Job
 from executor.sandbox.mask import Mask, mask_of
-from executor.sandbox.supervise import Observed, Supervision
+from executor.sandbox.supervise import Observed, Supervision, stopped_by_kernel
 from executor.sandbox.zygote import Death
 from schemas.records import Outcome, RunError
 
@@ -37,9 +37,15 @@ def conclude(supervision: Supervision, death: Death, spool: Path | None) -> Ende
     assert watch is not None
     peak = watch.peak_with(death.max_rss)
     try:
-        outcome, text, error = _verdict(seen, job, death, peak)
+        outcome, text, error = _verdict(seen, job, death)
     except protocol.Malformed as malformed:
         outcome, text, error = Outcome.CRASHED, "", _crash(f"it wrote to the executor's own channel: {malformed}")
+    if watch.killed_by_kernel() and outcome in (Outcome.FAILED, Outcome.CRASHED):
+        told = f" ({error.type}: {error.message})" if error is not None and outcome is Outcome.FAILED else ""
+        outcome, text = Outcome.OUT_OF_MEMORY, ""
+        error = RunError("MemoryLimit", f"{stopped_by_kernel(job.limits.memory_bytes)}{told}")
+    if outcome is Outcome.OUT_OF_MEMORY and error is not None:
+        error = RunError(error.type, f"{error.message} ({_figures(job, peak)})", error.traceback)
     kept = outcome in (Outcome.SUCCEEDED, Outcome.FAILED)
     uploads = tuple(_uploads(supervision, mask, spool)) if kept else ()
     log, truncated = supervision.output.text(mask)  # last: what is left out is said there
@@ -62,11 +68,11 @@ def conclude(supervision: Supervision, death: Death, spool: Path | None) -> Ende
     )
 
 
-def _verdict(seen: Observed, job: Job, death: Death, peak: int) -> tuple[Outcome, str, RunError | None]:
+def _verdict(seen: Observed, job: Job, death: Death) -> tuple[Outcome, str, RunError | None]:
     if seen.key_refused is not None:
         return Outcome.REFUSED, "", RunError("Refused", f"BTrDB refuses the API key: {seen.key_refused}")
     if seen.ended is not None:
-        return _told(seen.ended, seen, job, peak)
+        return _told(seen.ended, seen, job)
     if seen.cut is not None:
         outcome, why = seen.cut
         return outcome, "", RunError(CUT[outcome], why)
@@ -75,7 +81,7 @@ def _verdict(seen: Observed, job: Job, death: Death, peak: int) -> tuple[Outcome
     return Outcome.CRASHED, "", _crash(_cause(death, seen))
 
 
-def _told(message: Mapping[str, Any], seen: Observed, job: Job, peak: int) -> tuple[Outcome, str, RunError | None]:
+def _told(message: Mapping[str, Any], seen: Observed, job: Job) -> tuple[Outcome, str, RunError | None]:
     """The child's own word, as far as it may be believed."""
     try:
         outcome = Outcome(str(message.get("outcome")))
@@ -94,11 +100,14 @@ def _told(message: Mapping[str, Any], seen: Observed, job: Job, peak: int) -> tu
         protocol.text_of(told, "message", MESSAGE),
         protocol.text_of(told, "traceback", TRACEBACK),
     )
-    if outcome is Outcome.OUT_OF_MEMORY:
-        mib = 1 << 20
-        figures = f"its limit is {job.limits.memory_bytes / mib:.0f} MiB, its peak was {peak / mib:.0f} MiB"
-        error = RunError(error.type, f"{error.message or 'no more memory'} ({figures})", error.traceback)
+    if outcome is Outcome.OUT_OF_MEMORY and not error.message:
+        error = RunError(error.type, "no more memory", error.traceback)
     return outcome, "", error
+
+
+def _figures(job: Job, peak: int) -> str:
+    mib = 1 << 20
+    return f"its limit is {job.limits.memory_bytes / mib:.0f} MiB, its peak was {peak / mib:.0f} MiB"
 
 
 def _crash(why: str) -> RunError:

@@ -22,6 +22,7 @@ USER_NAMESPACES = (
 )
 KERNEL = "It needs Linux 5.12 or later"
 LANDLOCK = "It needs Linux 5.13 or later with landlock among its security modules (lsm=)"
+CGROUP = "Give the executor a control group of its own to write in (systemd: Delegate=memory; a container: a writable cgroup)"
 PROC = "In Kubernetes set procMount: Unmasked with hostUsers: false"
 
 NICENESS = 5
@@ -85,6 +86,8 @@ class Plan:
         steps = (*self.prepare, *self.isolate, *(self.keep or ()))
         for step in (*[one for one in steps if one.name == name], *[one for one in steps if one.layer == layer]):
             return step.setting
+        if layer == "cgroup":
+            return CGROUP
         return LANDLOCK if layer == "landlock" else USER_NAMESPACES if layer == "namespaces" else KERNEL
 
 

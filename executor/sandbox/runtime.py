@@ -10,6 +10,7 @@ from pathlib import Path
 import structlog
 
 from executor.sandbox import filesystem, outcome, plan
+from executor.sandbox.cgroup import Cgroups, NoCgroups, find
 from executor.sandbox.job import (
     MIB,
     Access,
@@ -62,13 +63,14 @@ class SandboxedRuntime:
         scratch_dir: Path | None = None,
         spool: Path | None = None,
         lifetime: Lifetime = LIFETIME,
+        cgroups: bool = True,
     ) -> None:
         """warm: children made ready ahead. scratch_bytes: of those, until a job's limits say otherwise.
 
         lowest: the level below which start() refuses; it takes the strongest that can be had. required: further layers (of
         levels.LAYERS) without which it refuses. scratch_dir: where runs have their folders at level pod. spool: a directory of
         the executor's own for uploaded files, which the caller then deletes; None: only their names and sizes are kept.
-        lifetime: of a zygote, after which another takes its place.
+        lifetime: of a zygote, after which another takes its place. cgroups: whether the kernel's own limit on memory is sought.
         """
         self.runtime = runtime
         self._access = access
@@ -76,6 +78,8 @@ class SandboxedRuntime:
         self._required = frozenset(required)
         self._scratch_dir = scratch_dir
         self._tried = Level.NAMESPACES
+        self._cgroups: Cgroups | None = None
+        self._no_cgroups = "" if cgroups else "switched off by EXECUTOR_CGROUPS"
         self.level = Level.NAMESPACES
         self._spool = spool
         self._relay: Relay | None = None
@@ -113,6 +117,11 @@ class SandboxedRuntime:
         if self._access.endpoint is not None:
             self._relay = Relay(*filesystem.split_endpoint(self._access.endpoint))
             self._relay.start()
+        if not self._no_cgroups:
+            try:
+                self._cgroups = Cgroups(find())
+            except NoCgroups as error:
+                self._no_cgroups = str(error)
         zygote = self._best_level()
         log.info(
             "sandbox ready",
@@ -144,6 +153,7 @@ class SandboxedRuntime:
         try:
             zygote.start()
             off = {**zygote.off, **self._try_out(zygote)}
+            off |= {"cgroup": self._no_cgroups} if self._no_cgroups else {}
             for name in LAYERS:
                 if name in off and name in self._required | needed(level, self._lowest):
                     raise SandboxUnavailable(name, off[name], zygote.setting_for(name))
@@ -164,6 +174,7 @@ class SandboxedRuntime:
         """Makes a child as a run would have it. Returns the layers that it could not have, and why."""
         try:
             child = zygote.spawn(self._scratch_bytes)
+            self._admit(child)
             child.kill()
             child.buried(10)
             child.close()
@@ -213,12 +224,19 @@ class SandboxedRuntime:
         self._pool.close()
         if self._relay is not None:
             self._relay.close()
+        if self._cgroups is not None:
+            self._cgroups.close()
 
     def _admit(self, child: Child) -> None:
         """From now on the child reaches BTrDB: it opens its channel while it waits."""
         if self._relay is not None and child.listener is not None:
             relay, admitted = self._relay, self._relay.admit(child.listener)
-            child.listener, child.leave = None, lambda: relay.dismiss(admitted)
+            child.listener = None
+            child.leave.append(lambda: relay.dismiss(admitted))
+        if self._cgroups is not None and child.watch is not None:
+            groups, group = self._cgroups, self._cgroups.take()
+            child.leave.append(lambda: groups.give_back(group))
+            child.watch.join(group)
 
     def _start_zygote(self) -> Zygote:
         zygote = Zygote(self.runtime, self._access, self._tried, self._scratch_dir)

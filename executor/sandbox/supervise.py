@@ -75,6 +75,8 @@ class Supervision:
         """
         seen, limits = self.seen, self.job.limits
         seen.handed_over_at, seen.handed_over_ns = time.monotonic(), time.time_ns()
+        if self.child.watch is not None:
+            self.child.watch.begin(limits.memory_bytes)
         self._poll.register(self.child.pidfd, select.POLLIN)
         self._poll.register(self._wake, select.POLLIN)
         self._poll.register(self.child.channel, select.POLLIN | select.POLLOUT)
@@ -199,11 +201,13 @@ class Supervision:
         held = self.child.watch.sample(limits.memory_bytes, limits.processes)
         if self.seen.ended is not None or self.seen.cut is not None:
             return
-        if held.total > limits.memory_bytes:
+        if self.child.watch.killed_by_kernel():
+            self.seen.cut = (Outcome.OUT_OF_MEMORY, stopped_by_kernel(limits.memory_bytes))
+        elif held.total > limits.memory_bytes:
             parts = [f"{_mib(held.anonymous)} in {held.processes} process{'es' if held.processes != 1 else ''}"]
             parts += [f"{_mib(held.scratch)} of files"]
             parts += [f"{_mib(held.buffers)} in sockets"] if held.buffers else []
-            text = f"it held {_mib(held.total)} ({', '.join(parts)}); its limit is {_mib(limits.memory_bytes)}"
+            text = f"it held {_mib(held.total)} ({', '.join(parts)})"
             self.seen.cut = (Outcome.OUT_OF_MEMORY, text)
         elif held.disk > limits.scratch_bytes:
             text = f"it was killed: it held {_mib(held.disk)} of files; its limit is {_mib(limits.scratch_bytes)}"
@@ -273,6 +277,11 @@ def _hand_over(job: Job, access: Access, child: Child) -> bytes:
         "only_load": job.only_load,
     }
     return protocol.frame(body) + protocol.raw_frame(job.blob)
+
+
+def stopped_by_kernel(limit: int) -> str:
+    """What a run is told whose process the kernel killed."""
+    return f"the kernel killed one of its processes at its limit of {_mib(limit)}"
 
 
 def _mib(size: int) -> str:

@@ -59,7 +59,7 @@ class Child:
     pidfd: int = -1
     scratch: Scratch | None = None
     listener: socket.socket | None = None
-    leave: Callable[[], None] | None = None
+    leave: list[Callable[[], None]] = field(default_factory=list)
     watch: Watch | None = None
     off: Mapping[str, str] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
@@ -84,10 +84,9 @@ class Child:
         raise SandboxLost("the zygote died" if self.lost else f"the child did not die within {timeout_s:g} s")
 
     def close(self) -> None:
-        """Closes what is open; leaves the relay, whose the listener is once it was admitted."""
-        if self.leave is not None:
-            self.leave()
-            self.leave = None
+        """Closes what is open; leaves the relay, whose the listener is once it was admitted, and its control group."""
+        while self.leave:
+            self.leave.pop()()
         self.reader.close()
         self.channel.close()
         if self.listener is not None:
