@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-all lint lock chaos bench-latency bench-btrdb bench-dispatch bench-fairness bench-sandbox clean
+.PHONY: help demo up down test test-all lint tools docs lock chaos bench-latency bench-btrdb bench-dispatch bench-fairness bench-sandbox clean
 
 help:
 	@echo "make demo            the whole story on this machine: archive in, handlers run, emails out"
@@ -21,6 +21,8 @@ help:
 	@echo "make bench-sandbox   sandboxed runs beside a bare fork, RQ, Celery, bubblewrap; writes bench/results/sandbox.json"
 	@echo "make bench-fairness  one owner's wait for a slot while another floods with 10,000 slow runs"
 	@echo "make chaos DURATION=60 SEED=7   kills and stops everything under load; counts what was lost or doubled"
+	@echo "make tools           installs Prometheus for the slow tests (Debian, root)"
+	@echo "make docs            writes docs/metrics.md and the Grafana board anew from the code"
 	@echo "make lock            pins requirements/all.in anew into requirements/all.txt"
 	@echo "make lock-runtimes   the same for executor/runtimes/*.txt"
 	@echo "make clean           removes .venv, .devstack and .cache"
@@ -42,7 +44,10 @@ test: $(STAMP)
 	@$(BIN)/python -m devstack fetch
 	@$(BIN)/python -m pytest -q -m "not slow"
 
-test-all: $(STAMP)
+tools:
+	@devstack/tools
+
+test-all: $(STAMP) tools
 	@$(BIN)/python -m devstack fetch
 	@$(BIN)/python -m pytest -q
 
@@ -50,6 +55,10 @@ lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	@$(BIN)/mypy .
 	@$(BIN)/lint-imports
+
+docs: $(STAMP)
+	@$(BIN)/python -m telemetry.document > docs/metrics.md
+	@$(BIN)/python -m deploy.grafana.board
 
 lock: $(STAMP)
 	@$(BIN)/python -m devstack lock

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+import math
+import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from threading import Lock
+from typing import Any
 
 ADMIN = "admin"
 BEARER = "bearer "
@@ -31,15 +35,25 @@ class Caller:
         return ADMIN in self.roles
 
 
+@dataclass(frozen=True)
+class _Entry:
+    user: str
+    roles: frozenset[str]
+    ends: float
+
+
 class ApiKeys:
-    """The keys file: {"keys": [{"sha256": hex digest of the key, "user": name, "roles": [...]}]}; read again when it changes."""
+    """The keys file: {"keys": [{"sha256": hex digest of the key, "user": name, "roles": [...]}]}; read again when it changes.
+
+    An entry may have "not_after", RFC 3339: from then on its key is refused.
+    """
 
     def __init__(self, file: Path) -> None:
         """Reads the file; raises ValueError naming what is wrong with it."""
         self._file = file
         self._lock = Lock()
         self._seen: tuple[int, int, int] | None = None
-        self._known: dict[str, tuple[str, frozenset[str]]] = {}
+        self._known: dict[str, _Entry] = {}
         self._refresh()
 
     def caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
@@ -57,7 +71,15 @@ class ApiKeys:
             found = self._known.get(hashlib.sha256(key.encode()).hexdigest())
         if found is None:
             raise UnknownKey("the API key is not known here; check it, or ask your operator for a new one")
-        return Caller(found[0], found[1], key)
+        if found.ends <= time.time():
+            raise UnknownKey(f"the API key of {found.user} has expired; ask your operator for a new one")
+        return Caller(found.user, found.roles, key)
+
+    def first_end(self) -> float:
+        """When the first of the keys that have not ended yet will, in seconds since the epoch; inf when none does."""
+        with self._lock:
+            self._refresh()
+            return min((entry.ends for entry in self._known.values() if entry.ends > time.time()), default=math.inf)
 
     def _refresh(self) -> None:
         stat = self._file.stat()
@@ -66,14 +88,18 @@ class ApiKeys:
             return
         try:
             entries = json.loads(self._file.read_text())["keys"]
-            known = {
-                entry["sha256"].lower(): (str(entry["user"]), frozenset(entry.get("roles", ()))) for entry in entries
-            }
+            known = {entry["sha256"].lower(): _entry(entry) for entry in entries}
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f'{self._file}: should be {{"keys": [{{"sha256": "...", "user": "...", "roles": []}}]}}; {type(error).__name__}: {error}'
             ) from error
         self._known, self._seen = known, seen
+
+
+def _entry(plain: Mapping[str, Any]) -> _Entry:
+    ends = plain.get("not_after")
+    at = math.inf if ends is None else datetime.fromisoformat(ends).timestamp()
+    return _Entry(str(plain["user"]), frozenset(plain.get("roles", ())), at)
 
 
 def bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:

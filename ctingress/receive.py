@@ -126,7 +126,9 @@ def make_app(desk: Desk) -> FastAPI:
             files = await _receive(request, Path(folder), asked.name, desk.max_upload)
             view, new = await run_in_threadpool(_accept, desk, caller, asked, files, Path(folder))
         where = {"Location": f"/v1/archives/{view.request_id}"}
-        return JSONResponse(_state(view).model_dump(), 202 if new else 200, where)
+        code = 202 if new else 200
+        metrics.uploads_total.labels(code=str(code)).inc()
+        return JSONResponse(_state(view).model_dump(), code, where)
 
     @app.get(
         "/v1/archives/{request_id}", response_model=ArchiveState, responses=_PROBLEMS, summary="How far it is"

@@ -25,7 +25,7 @@ from schemas.errors import TryLater
 from stream import loop
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
-from telemetry import logs, metrics
+from telemetry import certificates, logs, metrics
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
 
@@ -81,6 +81,7 @@ def main() -> int:
         for _ in range(settings.workers)
     ]  # fmt: skip
     failures: list[BaseException] = []
+    certificates.watch(settings.cert)
     server = _server(settings, make_app(_desk(settings, ledger, keep, limits, wake)))
     threads = [
         threading.Thread(target=_work, args=(worker, stop, wake, failures), name="worker", daemon=True)

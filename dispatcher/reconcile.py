@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import structlog
 
 from dispatcher.settings import SweeperSettings
-from ledger import Ledger, sweeper
+from ledger import Ledger, promises, sweeper
 from ledger.engine import now_ms
 from ledger.reconcile import EMAIL_STATES, EVENT_LOST, KINDS, RUN_STATES, Books, problem, reconcile, unknown_events
 from schemas.contracts import hook_names
@@ -40,6 +40,7 @@ class Reconciler:
         self._boot_id = boot_id
         self._read: dict[str, Mapping[int, int]] = {}  # hook -> up to where its topic has been read
         self._lost: list[Lost] = []
+        self._judged_until_ms: int | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Compares until stop is set; blocks. A ledger that is away is waited for."""
@@ -59,6 +60,7 @@ class Reconciler:
         if not leads:
             self._forget()
             return None
+        self._judge()
         with self._ledger.read() as session:
             books = reconcile(session, now_ms(session) - int(settings.reconcile_over_s * 1000))
         if settings.reconcile_topics:
@@ -74,6 +76,14 @@ class Reconciler:
         for one in books.problems:
             log.error("does not add up", kind=one.kind, what=one.what, count=one.count, names=one.names)
         return books
+
+    def _judge(self) -> None:
+        """Counts the events that have had their time since the last turn; a new leader begins with the present."""
+        with self._ledger.read() as session:
+            found = promises.started(session, self._judged_until_ms, self._settings.start_within_s)
+        self._judged_until_ms = found.until_ms
+        metrics.events_started_total.labels(in_time="yes").inc(found.in_time)
+        metrics.events_started_total.labels(in_time="no").inc(found.late)
 
     def _with_topics(self, books: Books) -> Books:
         """The same with the events that are lost: the topics are read on from where the last turn came to."""
@@ -104,6 +114,7 @@ class Reconciler:
 
     def _forget(self) -> None:
         """Another process leads: its figures are the ones to look at."""
+        self._judged_until_ms = None
         self._read.clear()
         self._lost.clear()
         for gauge in (metrics.unaccounted, metrics.runs_state, metrics.emails_state):

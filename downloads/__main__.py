@@ -18,7 +18,7 @@ from ledger import Ledger
 from objectstore import ObjectStore
 from schemas.errors import TryLater
 from stream import loop
-from telemetry import logs, metrics
+from telemetry import certificates, logs, metrics
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
 
@@ -45,6 +45,7 @@ def main() -> int:
         make_app(desk), host=host.strip("[]"), port=int(port), log_config=None, access_log=False, server_header=False,
         ssl_certfile=settings.cert, ssl_keyfile=settings.key, timeout_graceful_shutdown=5,
     )  # fmt: skip
+    certificates.watch(settings.cert)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="http", daemon=True)
     thread.start()

@@ -139,6 +139,7 @@ class Sender:
         else:
             self._noted(lambda session: outbox.sent(session, mail), began)
             metrics.emails_total.labels(outcome="sent").inc()
+            metrics.runs_mailed_total.labels(outcome="sent").inc(_runs(mail))
             log.info("sent", recipient=mail.recipient, kind=mail.kind, message_id=mail.message_id)
 
     def _refusal(self, mail: Mail) -> str:
@@ -153,6 +154,7 @@ class Sender:
     def _give_up(self, mail: Mail, reason: str, began: float) -> None:
         self._noted(lambda session: outbox.give_up(session, mail, reason), began)
         metrics.emails_total.labels(outcome="given_up").inc()
+        metrics.runs_mailed_total.labels(outcome="given_up").inc(_runs(mail))
         log.error("given up", recipient=mail.recipient, kind=mail.kind, reason=reason)
 
     def _postpone(self, mail: Mail, reason: str, began: float) -> None:
@@ -189,6 +191,11 @@ class Sender:
                     raise
                 self._stop.wait(max(wait, error.after_s))
                 wait = min(wait * 2, 5.0)
+
+
+def _runs(mail: Mail) -> int:
+    """How many runs the email accounts for."""
+    return len(mail.lines or mail.runs)
 
 
 def _context(mail: Mail) -> dict[str, str]:

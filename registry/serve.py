@@ -18,6 +18,7 @@ from registry.settings import MIB, RegistrySettings
 from registry.validate import Accepts
 from schemas.generated.eventprocapi_pb2_grpc import add_EventProcessingServiceServicer_to_server
 from schemas.generated.executorapi_pb2_grpc import add_ExecutorServiceServicer_to_server
+from telemetry import certificates, metrics
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,11 @@ def serve(settings: RegistrySettings, ledger: Ledger, rules: Rules) -> Servers:
     """Starts both servers. Raises ValueError when TLS is wanted without a certificate, OSError when an address is taken."""
     accepts = Accepts(settings.runtime_names(), settings.ambiguous_python, settings.mail_domains, settings.blob_bytes)
     checks = Checks(settings.check_s, max(1, settings.threads // 2))
+    keys = ApiKeys(settings.keys_file)
+    metrics.api_key_not_after_seconds.set_function(keys.first_end)
+    certificates.watch(settings.cert)
     public = _server(settings.threads, settings.blob_bytes + MIB)
-    add_EventProcessingServiceServicer_to_server(
-        EventProcessing(ledger, ApiKeys(settings.keys_file), accepts, checks), public
-    )
+    add_EventProcessingServiceServicer_to_server(EventProcessing(ledger, keys, accepts, checks), public)
     internal = _server(settings.threads, settings.answer_bytes)
     add_ExecutorServiceServicer_to_server(
         Executors(ledger, ServiceTokens(settings.tokens_file), rules, settings.answer_bytes, checks), internal

@@ -91,5 +91,30 @@ runs_state = Gauge("eventproc_runs_state", "Runs of the last day, by state", ["s
 emails_state = Gauge("eventproc_emails_state", "Emails of the last day, by state", ["state"])
 oldest_queued_seconds = Gauge("eventproc_oldest_queued_seconds", "How long the run that waits longest has been due")
 
+# promises kept
+events_started_total = Counter(
+    "eventproc_events_started_total",
+    "Events that have had their time, by whether all runs that no cap held back had started within it",
+    ["in_time"],
+)
+runs_mailed_total = Counter(
+    "eventproc_runs_mailed_total", "Runs whose email, their own or a digest, was sent or given up", ["outcome"]
+)
+
+for _word in ("yes", "no"):  # a ratio needs both sides from the first scrape on
+    events_started_total.labels(in_time=_word)
+for _word in ("sent", "given_up"):
+    runs_mailed_total.labels(outcome=_word)
+
+# what expires
+certificate_not_after_seconds = Gauge(
+    "eventproc_certificate_not_after_seconds",
+    "When a certificate of this process ends, since the epoch",
+    ["certificate"],
+)
+api_key_not_after_seconds = Gauge(
+    "eventproc_api_key_not_after_seconds", "When the first API key with an end ends, since the epoch; +Inf for none"
+)
+
 # every process
 last_turn_age_seconds = Gauge("eventproc_last_turn_age_seconds", "Since the main loop last turned")
