@@ -33,7 +33,7 @@ _MESSAGES = {
     "ListHandlersRequest": "string hook 1",
     "ListHandlersResponse": "repeated Handler handlers 1",
     "RegisterRequest": "Registration registration 1",
-    "RegisterResponse": "Handler handler 1, repeated string notes 100",
+    "RegisterResponse": "Handler handler 1, repeated string notes 100, string check 101",
     "DeregisterRequest": "int32 id 1",
     "DeregisterResponse": "int32 id 1",
 }
