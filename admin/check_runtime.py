@@ -104,7 +104,8 @@ def _check(name: str, interpreter: Path, ledger: Ledger, found: Sequence[Handler
         for one in found:
             with ledger.read() as session:
                 body = blob(session, one.digest) or b""
-            told = _ask(process, {"id": one.id, "hook": one.hook, "blob": base64.b64encode(body).decode()})
+            asked = {"id": one.id, "hook": one.hook, "requirements": one.requirements}
+            told = _ask(process, {**asked, "blob": base64.b64encode(body).decode()})
             if told is None:
                 process.wait()
                 said.seek(0)

@@ -16,6 +16,7 @@ from executor.ask import Registry
 from executor.check import Checker
 from executor.execute import Execute
 from executor.keep import Keeper
+from executor.packages import Packages
 from executor.sandbox import filesystem
 from executor.sandbox.job import Access, SandboxUnavailable
 from executor.sandbox.recycle import Lifetime
@@ -50,7 +51,9 @@ def main() -> int:
     try:
         keeper = Keeper(ObjectStore(settings.files) if settings.files else None)
         spool = Path(tempfile.mkdtemp(prefix="eventproc-files-")) if settings.files else None
-        runtimes = _start_runtimes(settings, interpreters, spool)
+        bounds = settings.bounds(settings.memory_bytes)
+        packages = Packages(settings.packages_dir, interpreters, settings.index(), bounds)
+        runtimes = _start_runtimes(settings, interpreters, spool, packages.folder)
     except (SandboxUnavailable, ValueError) as error:
         print(f"executor: {error}", file=sys.stderr)
         return 2
@@ -73,11 +76,11 @@ def main() -> int:
     boot_id = uuid.uuid4().hex
     # a wrong address, CA or token shows now, not with the first run
     loop.until_ready(lambda: _reach(registry, boot_id, settings.name), health, "registry", stop)
-    step = Execute(settings, registry, producer, runtimes, boot_id, keeper, health.ready)
+    step = Execute(settings, registry, producer, runtimes, boot_id, keeper, health.ready, packages)
     done = threading.Event()
     renewer = threading.Thread(target=step.leases.run, args=(done,), name="renewer", daemon=True)
     renewer.start()
-    checker = Checker(registry, settings.name, runtimes)
+    checker = Checker(registry, settings.name, runtimes, packages)
     threading.Thread(target=checker.run, args=(stop,), name="checker", daemon=True).start()
     consumer = broker.consumer([tasks_topic(name) for name in interpreters], settings.group, instance=settings.instance)
     loop.run(
@@ -109,9 +112,9 @@ def _reach(registry: Registry, boot_id: str, name: str) -> None:
 
 
 def _start_runtimes(
-    settings: ExecutorSettings, interpreters: Mapping[str, Path], spool: Path | None
+    settings: ExecutorSettings, interpreters: Mapping[str, Path], spool: Path | None, packages: Path
 ) -> dict[str, SandboxedRuntime | SleepingRuntime]:
-    access = Access(settings.btrdb_endpoint, settings.btrdb_ca_bundle, settings.downloads_endpoint)
+    access = Access(settings.btrdb_endpoint, settings.btrdb_ca_bundle, settings.downloads_endpoint, packages)
     named = {layer.strip() for layer in settings.required_layers.split(",") if layer.strip()}
     runtimes: dict[str, SandboxedRuntime | SleepingRuntime] = {}
     for number, (name, python) in enumerate(interpreters.items()):

@@ -1,7 +1,7 @@
 """Loads handlers in a sandbox without calling them: for registrations (by long poll), and for an operator (JSON lines).
 
-`python -m executor.check --runtime py3.7 --python /opt/py3.7/bin/python` reads {"id", "hook", "blob" (base64)} lines from its input
-and writes an {"id", "loads", "text", "lacking"} line for each. That is what eventproc-admin check-runtime speaks.
+`python -m executor.check --runtime py3.7 --python /opt/py3.7/bin/python` reads {"id", "hook", "requirements", "blob"} lines from its
+input, the blob in base64, and writes an {"id", "loads", "text", "lacking"} line for each: what eventproc-admin check-runtime speaks.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import argparse
 import base64
 import json
 import sys
+import tempfile
 import threading
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -20,16 +21,29 @@ import grpc
 import structlog
 
 from executor.ask import Registry
+from executor.packages import IndexAway, Packages
 from executor.sandbox import filesystem
-from executor.sandbox.job import MIB, Access, BtrdbAway, Job, Limits, Runtime, SandboxLost, SandboxUnavailable
+from executor.sandbox.job import (
+    MIB,
+    Access,
+    BtrdbAway,
+    Job,
+    Limits,
+    RequirementsRefused,
+    Runtime,
+    SandboxLost,
+    SandboxUnavailable,
+)
 from executor.sandbox.levels import Level
 from executor.sandbox.runtime import SandboxedRuntime
 from executor.sandbox.sleep import SleepingRuntime
+from executor.settings import RequirementsSettings
 from schemas.contracts import all_arguments, documented_arguments, hook_names
 from schemas.errors import TryLater
 from schemas.generated import executorapi_pb2 as api
 from schemas.records import Outcome
 from telemetry import logs
+from telemetry.settings import from_environment
 
 log = structlog.get_logger()
 
@@ -51,8 +65,11 @@ class Verdict:
     lacking: tuple[str, ...] = ()
 
 
-def check(runtime: SandboxedRuntime | SleepingRuntime, hook: str, blob: bytes) -> Verdict:
-    """Loads it in a sandbox of its own and looks at its signature; blocks for WALL_S at most."""
+def check(runtime: SandboxedRuntime | SleepingRuntime, hook: str, blob: bytes, packages: str = "") -> Verdict:
+    """Loads it in a sandbox of its own and looks at its signature; blocks for WALL_S at most.
+
+    packages: the name of the folder of its requirements.
+    """
     if hook not in hook_names():
         return Verdict(False, f"{hook[:60]!r} is no hook; there are {', '.join(hook_names())}")
     job = Job(
@@ -64,6 +81,7 @@ def check(runtime: SandboxedRuntime | SleepingRuntime, hook: str, blob: bytes) -
         limits=Limits(wall_s=WALL_S, warning_s=0.0, memory_bytes=MEMORY_BYTES, scratch_bytes=64 * MIB, processes=16),
         handler="",
         only_load=True,
+        packages=packages,
     )
     try:
         ended = runtime.run(job)
@@ -79,8 +97,13 @@ class Checker:
     """Asks the registry for handlers that are being registered and answers, one at a time, until it is stopped."""
 
     def __init__(
-        self, registry: Registry, executor: str, runtimes: Mapping[str, SandboxedRuntime | SleepingRuntime]
+        self,
+        registry: Registry,
+        executor: str,
+        runtimes: Mapping[str, SandboxedRuntime | SleepingRuntime],
+        packages: Packages,
     ) -> None:
+        self._packages = packages
         self._registry = registry
         self._executor = executor
         self._runtimes = runtimes
@@ -105,15 +128,37 @@ class Checker:
         if not answer.HasField("check"):
             return answer.again_after_s
         asked = answer.check
-        runtime = self._runtimes.get(asked.runtime)
-        if runtime is None:
-            verdict = Verdict(None, f"the executor has no runtime {asked.runtime}")
-        else:
-            verdict = check(runtime, asked.hook, asked.blob)
+        verdict = self._check(asked)
         kind = {True: api.LOADS, False: api.REFUSED, None: api.NOT_TOLD}[verdict.loads]
         log.info("checked", runtime=asked.runtime, loads=verdict.loads, reason=verdict.text)
         self._registry.answer_check(asked.id, kind, verdict.text[:4000], verdict.lacking[:50])
         return 0.0
+
+    def _check(self, asked: api.Check) -> Verdict:
+        runtime = self._runtimes.get(asked.runtime)
+        if runtime is None:
+            return Verdict(None, f"the executor has no runtime {asked.runtime}")
+        return _check_with(self._packages, asked.runtime, runtime, asked.hook, asked.blob, list(asked.requirements))
+
+
+def _check_with(
+    packages: Packages,
+    name: str,
+    runtime: SandboxedRuntime | SleepingRuntime,
+    hook: str,
+    blob: bytes,
+    requirements: Sequence[str],
+) -> Verdict:
+    """With its requirements, which are installed when they are not; blocks for an install then."""
+    if not requirements:
+        return check(runtime, hook, blob)
+    try:
+        with packages.lent(name, requirements) as lock:
+            return check(runtime, hook, blob, lock)
+    except RequirementsRefused as error:
+        return Verdict(False, str(error))
+    except (IndexAway, SandboxLost) as error:
+        return Verdict(None, str(error))
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -123,17 +168,26 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--python", required=True, type=Path)
     given = parser.parse_args(arguments)
     logs.setup("check")
-    runtime = SandboxedRuntime(Runtime(given.runtime, given.python), Access(None), warm=1, lowest=Level.POD)
-    try:
-        filesystem.check(runtime.runtime)
-        runtime.start()
-    except (SandboxUnavailable, OSError) as error:
-        print(f"executor.check: {error}", file=sys.stderr)
-        return 2
+    with tempfile.TemporaryDirectory(prefix="eventproc-check-") as folder:
+        Path(folder).chmod(0o755)
+        try:
+            return _check_all(Runtime(given.runtime, given.python), Path(folder))
+        except (SandboxUnavailable, OSError, ValueError) as error:
+            print(f"executor.check: {error}", file=sys.stderr)
+            return 2
+
+
+def _check_all(one: Runtime, folder: Path) -> int:
+    settings = from_environment(RequirementsSettings)
+    packages = Packages(folder, {one.name: one.python}, settings.index(), settings.bounds(1024 * MIB))
+    runtime = SandboxedRuntime(one, Access(None, packages=folder), warm=1, lowest=Level.POD)
+    filesystem.check(one)
+    runtime.start()
     try:
         for line in sys.stdin:
             asked = json.loads(line)
-            verdict = check(runtime, asked["hook"], base64.b64decode(asked["blob"]))
+            blob = base64.b64decode(asked["blob"])
+            verdict = _check_with(packages, one.name, runtime, asked["hook"], blob, asked["requirements"])
             print(json.dumps({"id": asked["id"], **asdict(verdict)}), flush=True)
     finally:
         runtime.close()

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 import math
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import structlog
@@ -16,7 +18,8 @@ import structlog
 from executor.ask import Blobs, NoSuchBlob, Registry
 from executor.keep import Keeper
 from executor.lease import Leases
-from executor.sandbox.job import BtrdbAway, Ended, Job, Limits, SandboxLost
+from executor.packages import IndexAway, Packages
+from executor.sandbox.job import BtrdbAway, Ended, Job, Limits, RequirementsRefused, SandboxLost
 from executor.sandbox.runtime import SandboxedRuntime
 from executor.sandbox.sleep import SleepingRuntime
 from executor.settings import ExecutorSettings
@@ -60,11 +63,14 @@ class Execute:
         boot_id: str,
         keeper: Keeper = NO_FILES,
         ready: Callable[[str, bool, str], None] = lambda name, ok, why: None,
+        packages: Packages | None = None,
     ) -> None:
         """runtimes: sandboxes by runtime name; boot_id: of this process, new at each start; keeper: of handlers' files.
 
-        ready: told whether BTrDB answers the runs' children, as Health.ready takes it.
+        ready: told whether BTrDB answers the runs' children, as Health.ready takes it. packages: the requirements of handlers;
+        None: a handler that has some is refused.
         """
+        self._packages = packages
         self._settings = settings
         self._registry = registry
         self._producer = producer
@@ -171,6 +177,9 @@ class Execute:
             self._btrdb(False, str(error))
             self._hand_back(run_id, run, api.BTRDB_AWAY, str(error))
             return
+        except IndexAway as error:
+            self._hand_back(run_id, run, api.INDEX_AWAY, str(error))
+            return
         except SandboxLost as error:
             stopping = self._stopping
             self._hand_back(run_id, run, api.SHUTTING_DOWN if stopping else api.SANDBOX_LOST, str(error))
@@ -197,11 +206,27 @@ class Execute:
         except NoSuchBlob:
             return self._refused(run_id, run, "the registry has lost the handler's code; register it again")
         point("run.before_start")
-        ended = runtime.run(self._job(run_id, run, blob, body), on_started=begun)
+        job = self._job(run_id, run, blob, body)
+        try:
+            with self._lent(run) as packages:
+                ended = runtime.run(dataclasses.replace(job, packages=packages), on_started=begun)
+        except RequirementsRefused as error:
+            return self._refused(run_id, run, str(error))
         point("run.after_end")
         metrics.run_seconds.labels(runtime=run.runtime).observe(max(ended.ended_at_ns - ended.started_at_ns, 0) / 1e9)
         kept, note = self._keeper.keep(run_id, ended.uploads, lambda put: self._until_done(run_id, run, put, KEEP_S))
         return _result_of(run_id, run.lease_id, self._settings.name, ended, kept, note)
+
+    @contextmanager
+    def _lent(self, run: api.Run) -> Iterator[str]:
+        """The name of the folder with the handler's requirements, '' when it has none."""
+        if not run.requirements:
+            yield ""
+        elif self._packages is None:
+            raise RequirementsRefused("this executor installs no requirements")
+        else:
+            with self._packages.lent(run.runtime, list(run.requirements)) as packages:
+                yield packages
 
     def _job(self, run_id: str, run: api.Run, blob: bytes, body: bytes) -> Job:
         settings = self._settings

@@ -2,18 +2,50 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import tempfile
 from pathlib import Path
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from executor.index import Index, index_of
+from executor.packages import Bounds
 from executor.sandbox.levels import Level
 
 MIB = 1024 * 1024
 
 
-class ExecutorSettings(BaseSettings):
+class RequirementsSettings(BaseSettings):
+    """Of handlers' requirements. Sizes in bytes, times in seconds."""
+
+    model_config = SettingsConfigDict(env_prefix="EXECUTOR_")
+
+    index_url: str = Field(
+        "",
+        description="package index that requirements of handlers come from; empty: pip's configuration on this machine",
+    )
+    index_hosts: str = Field("", description="further host or host:port where its files are, comma-separated")
+    index_ca: Path | None = Field(None, description="PEM file of its CA")
+    packages_dir: Path = Field(
+        Path(tempfile.gettempdir()) / f"eventproc-packages-{os.geteuid()}",
+        description="where installed requirements are kept",
+    )
+    packages_bytes: int = Field(4096 * MIB, ge=0, description="of all that is kept; the longest unused goes first")
+    requirements_bytes: int = Field(512 * MIB, ge=MIB, description="of one handler's requirements, installed")
+    install_s: float = Field(300.0, gt=0, description="time limit of an install")
+
+    def index(self) -> Index:
+        """Where packages come from; asks pip when no setting says. Raises ValueError."""
+        return index_of(self.index_url, self.index_hosts, self.index_ca)
+
+    def bounds(self, memory_bytes: int) -> Bounds:
+        """Of what is installed; an install is done in a slot, and takes its memory."""
+        return Bounds(self.packages_bytes, self.requirements_bytes, self.install_s, memory_bytes)
+
+
+class ExecutorSettings(RequirementsSettings):
     """Sizes in bytes, times in seconds."""
 
     model_config = SettingsConfigDict(env_prefix="EXECUTOR_", populate_by_name=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import json
 import secrets
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
@@ -60,6 +61,7 @@ class ClaimedRun:
     queued_at_ms: int
     wall_s: float = 0.0
     memory_bytes: int = 0
+    requirements: tuple[str, ...] = ()
 
     @property
     def event_key(self) -> str:
@@ -317,4 +319,5 @@ def _claimed(session: Session, row: RunRow, lease_id: str) -> ClaimedRun:
         file_name=version.file_name,
         attempt=row.claims,
         queued_at_ms=row.queued_at_ms,
+        requirements=tuple(json.loads(version.requirements)),
     )

@@ -29,7 +29,7 @@ class NoSuchHandler(Exception):
 
 @dataclass(frozen=True)
 class NewHandler:
-    """What is registered. blob: the pickle; runtime: where it will run; packages: name -> version."""
+    """What is registered. blob: the pickle; runtime: where it will run; packages: name -> version; requirements: PEP 508, sorted."""
 
     hook: str
     name: str
@@ -45,6 +45,7 @@ class NewHandler:
     source: str = ""
     first_line: int = 0
     file_name: str = ""
+    requirements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,7 @@ class HandlerCode:
     version: int
     owner: str
     digest: str
+    requirements: tuple[str, ...] = ()
 
 
 _PRESENT = and_(HandlerVersionRow.handler_id == HandlerRow.id, HandlerVersionRow.version == HandlerRow.version)
@@ -139,6 +141,7 @@ def register(session: Session, new: NewHandler, by: str) -> HandlerView:
             python_version=new.python_version,
             dill_version=new.dill_version,
             packages=json.dumps(dict(new.packages)),
+            requirements=json.dumps(list(new.requirements)),
             source=new.source,
             first_line=new.first_line,
             file_name=new.file_name,
@@ -231,12 +234,13 @@ def codes(session: Session, runtime: str) -> list[HandlerCode]:
             HandlerRow.version,
             HandlerRow.owner,
             HandlerVersionRow.digest,
+            HandlerVersionRow.requirements,
         )
         .join(HandlerVersionRow, _PRESENT)
         .where(HandlerRow.removed_at_ms.is_(None), HandlerVersionRow.runtime == runtime)
         .order_by(HandlerRow.id)
     )
-    return [HandlerCode(*row) for row in session.execute(query)]
+    return [HandlerCode(*row[:-1], tuple(json.loads(row[-1]))) for row in session.execute(query)]
 
 
 def blob(session: Session, digest: str) -> bytes | None:

@@ -65,7 +65,7 @@ class BlobRow(Table):
 
 
 class HandlerVersionRow(Table):
-    """What was registered; immutable. tags and packages are JSON."""
+    """What was registered; immutable. tags, packages and requirements are JSON."""
 
     __tablename__ = "handler_version"
     handler_id: Mapped[int] = mapped_column(ForeignKey("handler.id"), primary_key=True)
@@ -78,6 +78,7 @@ class HandlerVersionRow(Table):
     python_version: Mapped[str] = mapped_column(String(100))
     dill_version: Mapped[str] = mapped_column(String(100))
     packages: Mapped[str] = mapped_column(Text)
+    requirements: Mapped[str] = mapped_column(Text, default="[]", server_default="[]")
     source: Mapped[str] = mapped_column(Text)
     first_line: Mapped[int] = mapped_column(Integer)
     file_name: Mapped[str] = mapped_column(Text)

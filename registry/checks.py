@@ -35,6 +35,7 @@ class Asked:
     runtime: str
     hook: str
     blob: bytes = field(repr=False)
+    requirements: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     taken: bool = False
     told: Told | None = None
@@ -53,7 +54,7 @@ class Checks:
         self._seen: dict[str, float] = {}  # runtime -> until when an executor of it counts as there
         self._closed = False
 
-    def ask(self, runtime: str, hook: str, blob: bytes) -> Told:
+    def ask(self, runtime: str, hook: str, blob: bytes, requirements: tuple[str, ...] = ()) -> Told:
         """Whether it loads in that runtime; blocks for wait_s at most."""
         if not self._wait_s:
             return Told(None, "this installation does not check")
@@ -62,7 +63,7 @@ class Checks:
                 return Told(None, f"no executor of {runtime} is there now")
             if len(self._asked) >= self._at_once:
                 return Told(None, "too many handlers are being registered")
-            asked = Asked(runtime, hook, blob)
+            asked = Asked(runtime, hook, blob, requirements)
             self._asked[asked.id] = asked
             self._changed.notify_all()
             self._changed.wait_for(lambda: asked.told is not None or self._closed, self._wait_s)

@@ -144,7 +144,9 @@ class Executors(ExecutorServiceServicer):
         asked, again_after_s = self._checks.take(list(request.runtimes), request.wait_s)
         if asked is None:
             return api.NextCheckResponse(again_after_s=again_after_s)
-        check = api.Check(id=asked.id, runtime=asked.runtime, hook=asked.hook, blob=asked.blob)
+        check = api.Check(
+            id=asked.id, runtime=asked.runtime, hook=asked.hook, blob=asked.blob, requirements=asked.requirements
+        )
         return api.NextCheckResponse(check=check)
 
     @answered
@@ -182,6 +184,6 @@ def _answer(run_id: str, answer: Answer, keys: dict[str, str]) -> api.Answer:
         handler_name=answer.handler_name, handler_id=answer.handler_id, handler_version=answer.handler_version,
         owner=answer.owner, api_key=keys[answer.owner], blob_digest=answer.blob_digest, source=answer.source,
         first_line=answer.first_line, file_name=answer.file_name, attempt=answer.attempt, wall_s=answer.wall_s,
-        memory_bytes=answer.memory_bytes, runtime=answer.runtime,
+        memory_bytes=answer.memory_bytes, runtime=answer.runtime, requirements=answer.requirements,
     )  # fmt: skip
     return api.Answer(run_id=run_id, run=run)

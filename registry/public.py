@@ -51,7 +51,7 @@ class EventProcessing(EventProcessingServiceServicer):
         """Makes a handler or its next version, and seals the key that it runs under."""
         caller = self._keys.caller(context.invocation_metadata())
         new, notes = check_registration(request.registration, caller, self._accepts)
-        told = self._checks.ask(new.runtime, new.hook, new.blob)
+        told = self._checks.ask(new.runtime, new.hook, new.blob, new.requirements)
         if told.loads is False:
             raise Refusal.invalid("blob", f"does not load in {new.runtime}: {told.text}")
         check = f"loads in {new.runtime}" if told.loads else f"not checked: {told.text}"

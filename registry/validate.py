@@ -5,6 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
 from callers import Caller
 from ledger.handlers import NewHandler
 from registry.python_version import KNOWN, BlobFacts, read_blob, versions_named
@@ -16,6 +19,7 @@ from schemas.generated import eventprocapi_pb2 as api
 NAME_LENGTH = 100
 TAG_LENGTH = 100
 TAGS = 100
+REQUIREMENTS, REQUIREMENT_LENGTH = 50, 200
 SOURCE_LENGTH = 200_000
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 """Also those that turn the direction of writing: a name stands in subjects of emails."""
@@ -58,6 +62,7 @@ def check_registration(given: api.Registration, caller: Caller, accepts: Accepts
         source=given.source[:SOURCE_LENGTH].replace("\0", ""),
         first_line=max(given.first_line, 0),
         file_name=given.file_name[:1000].replace("\0", ""),
+        requirements=_requirements([*given.requirements, *given.dependencies.splitlines()]),
     )
     return handler, notes
 
@@ -85,6 +90,31 @@ def _tags(tags: list[str]) -> tuple[str, ...]:
         if _CONTROL.search(tag):
             raise Refusal.invalid(f"tags[{number}]", f"{_short(tag)} has a control character; it should have none")
     return tuple(sorted(set(tags)))
+
+
+def _requirements(given: list[str]) -> tuple[str, ...]:
+    """Sorted, each once, spelled in one way: handlers that need the same share what is installed for them."""
+    if len(given) > REQUIREMENTS:
+        raise Refusal.invalid("requirements", f"are {len(given)}; there should be at most {REQUIREMENTS}")
+    found = set()
+    for number, text in enumerate(given):
+        field = f"requirements[{number}]"
+        if len(text) > REQUIREMENT_LENGTH:
+            raise Refusal.invalid(field, f"has {len(text)} characters; it should have at most {REQUIREMENT_LENGTH}")
+        try:
+            one = Requirement(text)
+        except InvalidRequirement as error:
+            why = str(error).splitlines()[0]
+            raise Refusal.invalid(
+                field, f"{_short(text)} is no requirement ({why}); it should be like 'pyarrow>=14' (PEP 508)"
+            ) from error
+        if one.url is not None:
+            raise Refusal.invalid(
+                field, f"{_short(text)} names an address; packages come from this installation's index alone"
+            )
+        one.name = canonicalize_name(one.name)
+        found.add(str(one))
+    return tuple(sorted(found))
 
 
 def _address(field: str, text: str, accepts: Accepts) -> str:

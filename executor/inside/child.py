@@ -11,7 +11,7 @@ import time
 import traceback
 from typing import Any, Dict, List, Optional, Tuple
 
-from . import call, connect, frames, kernel, route, steps, trace, uploads
+from . import call, connect, frames, install, kernel, route, steps, trace, uploads
 
 _exit = os._exit  # a handler may put something else there
 
@@ -62,7 +62,8 @@ def main(
 ) -> None:
     """Never returns. endpoint: BTrDB's, None for none. channel, log: descriptors of a socket and a pipe.
 
-    asked: scratch_bytes, and where a run has a folder instead of mounts that folder as scratch and its route to BTrDB.
+    asked: scratch_bytes; packages, the name of the folder of requirements that it sees; and where a run has a folder instead of
+    mounts that folder as scratch and its route to BTrDB.
     """
     status = 1
     try:
@@ -70,6 +71,7 @@ def main(
         os.dup2(log, 2)
         context.channel = frames.channel(channel)
         context.scratch_bytes = asked["scratch_bytes"]
+        context.packages = asked.get("packages", "")
         context.scratch = asked.get("scratch", steps.SCRATCH)
         _isolate(context, isolate)
         if "route" in asked:
@@ -158,6 +160,9 @@ def _answer(
     channel: socket.socket, ahead: connect.Ahead, job: Dict[str, Any], blob: bytes, warned: Warned
 ) -> Dict[str, Any]:
     """Connects, loads, calls. Everything before 'loading' is sent by this code alone."""
+    if job["install"]:
+        frames.send_packed(channel, LOADING)
+        return install.install(channel, job["install"], job["text_limit"])
     try:
         database = None if job["only_load"] else ahead.connect(job["api_key"])
     except connect.Away as error:
@@ -165,6 +170,8 @@ def _answer(
     except connect.KeyRefused as error:
         return {"kind": "key_refused", "why": str(error)}
     frames.send_packed(channel, LOADING)
+    if job["packages"]:
+        install.show(steps.PACKAGES)
     try:
         handler = call.load(blob)
     except MemoryError:

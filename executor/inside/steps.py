@@ -10,7 +10,8 @@ from typing import Any, Callable, Dict, List
 from . import frames, kernel
 
 SCRATCH = "/tmp"
-OF_CHILD = (SCRATCH, "/proc", "/proc/self")  # each child's own: mounted anew, or its own folder
+PACKAGES = "/packages"
+OF_CHILD = (SCRATCH, "/proc", "/proc/self", PACKAGES)  # each child's own: mounted anew, or its own folder
 
 
 HAND_OVER = {has: frames.packed({"kind": "hand_over", "listener": has}) for has in (False, True)}
@@ -38,6 +39,7 @@ class Context(object):
         self.filters: Dict[str, kernel.Filter] = {}
         self.channel: Any = None
         self.listener: Any = None
+        self.packages = ""  # the name of the folder that this child sees at PACKAGES
         self.scratch = SCRATCH  # where there are no mounts each run has a folder instead
         self.scratch_bytes = 8 * 1024 * 1024  # of the zygote; a child gets its own
 
@@ -171,6 +173,12 @@ def _network(context: Context, addresses: List[str], listen: Any) -> None:
         context.listener.listen(64)
 
 
+def _packages(context: Context, of_all: str, at: str, empty: str) -> None:
+    if context.packages:
+        kernel.mount(of_all + "/" + context.packages, at, None, kernel.MS_BIND)
+    kernel.mount(empty, of_all, None, kernel.MS_BIND)
+
+
 def _hand_over(context: Context) -> None:
     scratch = os.open(context.scratch, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     descriptors = [scratch] if context.listener is None else [scratch, context.listener.fileno()]
@@ -230,7 +238,7 @@ def _landlock(
     for descriptor, rights in context.rules:
         kernel.landlock_path(ruleset, rights, descriptor)
     for path, rights in paths:
-        if path in OF_CHILD:
+        if path in OF_CHILD and (path != PACKAGES or context.packages):
             own = context.scratch if path == SCRATCH else path
             kernel.landlock_path(ruleset, rights, os.open(own, kernel.O_PATH | os.O_CLOEXEC))
     for port, rights in ports:
@@ -251,6 +259,7 @@ def _seccomp(context: Context, program: str) -> None:
 
 
 CALLS: Dict[str, Callable[..., None]] = {
+    "packages": _packages,
     "private_mounts": _private_mounts,
     "root": _root,
     "proc": _proc,

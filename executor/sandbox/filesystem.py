@@ -55,6 +55,10 @@ STASH = "/.runtime"
 """Where a runtime that lies beneath the scratch's mount point really stands."""
 
 
+PACKAGES, PACKAGES_OF_ALL, EMPTY = "/packages", "/.packages", "/.empty"
+"""A run's requirements; those of all, which each child covers with the empty folder."""
+
+
 @dataclass(frozen=True)
 class Described:
     """What an interpreter says of itself: version as '3.11.7', paths: all that imports are served from.
@@ -131,10 +135,12 @@ def root(described: Described, access: Access) -> Root:
             binds.append((path, scratch_links[path]))
         else:
             binds.append((path, path))
+    if access.packages is not None:
+        binds.append((str(access.packages.resolve()), PACKAGES_OF_ALL))
     if access.ca_bundle is not None:
         binds.append((str(access.ca_bundle.resolve()), CA_BUNDLE))
     return Root(
-        folders=("/proc", "/dev", "/etc", "/var", SCRATCH),
+        folders=("/proc", "/dev", "/etc", "/var", SCRATCH, PACKAGES, EMPTY),
         files=_etc(access),
         links=links | scratch_links,
         binds=tuple(binds),
@@ -146,7 +152,8 @@ def root(described: Described, access: Access) -> Root:
 
 def readable(built: Root) -> Sequence[str]:
     """What of the root a run may read and execute: every bind, the files of /etc, and /proc."""
-    return [*dict.fromkeys([target for _, target in built.binds]), "/etc", "/proc", "/dev"]
+    shown = [target for _, target in built.binds if target != PACKAGES_OF_ALL]
+    return [*dict.fromkeys(shown), PACKAGES, "/etc", "/proc", "/dev"]
 
 
 def readable_in_place(built: Root) -> Sequence[str]:

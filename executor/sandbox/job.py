@@ -35,6 +35,17 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Install:
+    """What pip is to install, in a sandbox of its own: requirements (PEP 508), and pip's options as its environment.
+
+    What comes of it is one upload, a tar file of what a site-packages folder holds.
+    """
+
+    requirements: tuple[str, ...]
+    environment: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Job:
     """One run of one handler.
 
@@ -42,6 +53,7 @@ class Job:
     on top); others only when its signature names them. source, first_line: the handler's own, for tracebacks, where known.
     only_load: the handler is loaded and its signature checked, but it is not called and BTrDB is not asked; the text names what
     its code imports and the runtime lacks, comma-separated.
+    packages: the folder of Access.packages whose requirements the handler sees, '' for none. install: no handler at all, but pip.
     """
 
     run_id: str
@@ -54,6 +66,8 @@ class Job:
     source: str | None = field(default=None, repr=False)
     first_line: int = 0
     only_load: bool = False
+    packages: str = ""
+    install: Install | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,11 +76,15 @@ class Access:
 
     endpoint: BTrDB's host:port as handlers see it and as the relay connects to it; None: no BTrDB, `btrdb` is None.
     ca_bundle: a PEM file shown to handlers as BTRDB_CA_BUNDLE. downloads_endpoint: the host of download links.
+    packages: the folder of installed requirements, one folder a lock, of which a run sees its own alone.
+    index: for a sandbox in which pip runs: the hosts behind `endpoint`, which is then a proxy; nothing is imported there.
     """
 
     endpoint: str | None
     ca_bundle: Path | None = None
     downloads_endpoint: str = ""
+    packages: Path | None = None
+    index: frozenset[tuple[str, int]] | None = None
 
 
 @dataclass(frozen=True)
@@ -113,6 +131,10 @@ class Ended:
 
 class BtrdbAway(Exception):
     """The child could not reach BTrDB before the handler's first line: the run is handed back."""
+
+
+class RequirementsRefused(Exception):
+    """A handler's requirements cannot be had here; the text is for its owner and names what is missing or in conflict."""
 
 
 class SandboxLost(Exception):

@@ -76,8 +76,8 @@ class Plan:
             "prepare": [step.wire() for step in self.prepare],
             "isolate": [step.wire() for step in self.isolate],
             "keep": None if self.keep is None else [step.wire() for step in self.keep],
-            "warm": list(WARM),
-            "endpoint": self.access.endpoint,
+            "warm": list(WARM) if self.access.index is None else [],
+            "endpoint": self.access.endpoint if self.access.index is None else None,
             "environment": dict(waiting_environment(self.access, SCRATCH, self.ca_bundle)),
         }
 
@@ -166,6 +166,7 @@ def _isolate(built: filesystem.Root, access: Access, nobody: bool, machine: str,
             "network",
             {"addresses": lo, "listen": listen},
         ),
+        *_packages(access),
         Step("hand over", "the relay takes the listener, the watch the scratch", "network", "hand_over", {}),
         Step("become nobody", "no user of the host, where it may be mapped", "privileges", "user", {"user": outer}),
         Step(
@@ -206,6 +207,21 @@ def _isolate(built: filesystem.Root, access: Access, nobody: bool, machine: str,
         ),
     ]
     return tuple(steps)
+
+
+def _packages(access: Access) -> tuple[Step, ...]:
+    if access.packages is None:
+        return ()
+    given = {"of_all": filesystem.PACKAGES_OF_ALL, "at": filesystem.PACKAGES, "empty": filesystem.EMPTY}
+    return (
+        Step(
+            "show its requirements",
+            "this run's own, and of others' not even the names; while mounts can be made",
+            "root",
+            "packages",
+            given,
+        ),
+    )
 
 
 def session() -> Step:

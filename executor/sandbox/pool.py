@@ -68,8 +68,13 @@ class Pool:
         zygote = self._zygote
         return 0 if zygote is None or not zygote.alive else zygote.age.held_bytes()
 
-    def take(self, scratch_bytes: int) -> Child:
-        """A child for one run; blocks while one is made. Raises SandboxLost."""
+    def take(self, scratch_bytes: int, packages: str = "") -> Child:
+        """A child for one run; blocks while one is made. Raises SandboxLost.
+
+        packages: the folder of requirements that it sees; such a child is made for its run alone.
+        """
+        if packages:
+            return self._made(scratch_bytes, packages)
         with self._changed:
             self._scratch_bytes = scratch_bytes
             found = None
@@ -83,8 +88,11 @@ class Pool:
             self._changed.notify_all()
         if found is not None:
             return found
+        return self._made(scratch_bytes, "")
+
+    def _made(self, scratch_bytes: int, packages: str) -> Child:
         try:
-            return self._make(self._alive_zygote(), scratch_bytes)
+            return self._make(self._alive_zygote(), scratch_bytes, packages)
         except SandboxUnavailable as error:
             raise SandboxLost(str(error)) from error
 
@@ -134,8 +142,8 @@ class Pool:
             self._retired.append(old)
             self._changed.notify_all()
 
-    def _make(self, zygote: Zygote, scratch_bytes: int) -> Child:
-        child = zygote.spawn(scratch_bytes)
+    def _make(self, zygote: Zygote, scratch_bytes: int, packages: str = "") -> Child:
+        child = zygote.spawn(scratch_bytes, packages)
         self._admit(child)
         return child
 

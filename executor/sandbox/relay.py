@@ -77,6 +77,11 @@ class Relay:
         self._do(lambda: self._listen(run))
         return run
 
+    def serve(self, listener: socket.socket) -> Callable[[], None]:
+        """Admits a listener; what comes back dismisses it."""
+        admitted = self.admit(listener)
+        return lambda: self.dismiss(admitted)
+
     def dismiss(self, run: Admitted) -> None:
         """Closes a run's listener and all its connections; returns at once."""
         self._do(lambda: self._dismiss(run))

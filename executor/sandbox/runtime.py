@@ -11,6 +11,7 @@ import structlog
 
 from executor.sandbox import filesystem, outcome, plan
 from executor.sandbox.cgroup import Cgroups, NoCgroups, find
+from executor.sandbox.index import IndexProxy
 from executor.sandbox.job import (
     MIB,
     Access,
@@ -82,7 +83,7 @@ class SandboxedRuntime:
         self._no_cgroups = "" if cgroups else "switched off by EXECUTOR_CGROUPS"
         self.level = Level.NAMESPACES
         self._spool = spool
-        self._relay: Relay | None = None
+        self._relay: Relay | IndexProxy | None = None
         self._pool = Pool(self._start_zygote, self._admit, warm, scratch_bytes, lifetime)
         self._lock = threading.Lock()
         self._running: dict[str, Supervision] = {}
@@ -115,7 +116,8 @@ class SandboxedRuntime:
         if unknown := self._required - set(LAYERS):
             raise ValueError(f"no such layers: {', '.join(sorted(unknown))}; there are {', '.join(LAYERS)}")
         if self._access.endpoint is not None:
-            self._relay = Relay(*filesystem.split_endpoint(self._access.endpoint))
+            host, port = filesystem.split_endpoint(self._access.endpoint)
+            self._relay = Relay(host, port) if self._access.index is None else IndexProxy(self._access.index)
             self._relay.start()
         if not self._no_cgroups:
             try:
@@ -188,7 +190,7 @@ class SandboxedRuntime:
         on_started: called just before the handler's first line. Raises BtrdbAway, and SandboxLost when it was killed by kill()
         or lost with its zygote; both mean that the run is to be handed back.
         """
-        child = self._pool.take(job.limits.scratch_bytes)
+        child = self._pool.take(job.limits.scratch_bytes, job.packages)
         supervision = Supervision(child, job, self._access)
         try:
             with self._lock:
@@ -215,6 +217,10 @@ class SandboxedRuntime:
                 return
         supervision.doom(why)
 
+    def index_away(self) -> str:
+        """Why the package index could not be reached by a sandbox for pip; '' when it could."""
+        return self._relay.away if isinstance(self._relay, IndexProxy) else ""
+
     def close(self) -> None:
         """Ends everything: runs that are going on raise SandboxLost; blocks for a moment."""
         with self._lock:
@@ -230,9 +236,8 @@ class SandboxedRuntime:
     def _admit(self, child: Child) -> None:
         """From now on the child reaches BTrDB: it opens its channel while it waits."""
         if self._relay is not None and child.listener is not None:
-            relay, admitted = self._relay, self._relay.admit(child.listener)
-            child.listener = None
-            child.leave.append(lambda: relay.dismiss(admitted))
+            listener, child.listener = child.listener, None
+            child.leave.append(self._relay.serve(listener))
         if self._cgroups is not None and child.watch is not None:
             groups, group = self._cgroups, self._cgroups.take()
             child.leave.append(lambda: groups.give_back(group))

@@ -275,6 +275,10 @@ def _hand_over(job: Job, access: Access, child: Child) -> bytes:
         "source": job.source,
         "first_line": job.first_line,
         "only_load": job.only_load,
+        "packages": job.packages,
+        "install": None
+        if job.install is None
+        else {"requirements": list(job.install.requirements), "environment": dict(job.install.environment)},
     }
     return protocol.frame(body) + protocol.raw_frame(job.blob)
 

@@ -15,13 +15,13 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from executor.sandbox import filesystem, landlock, namespaces, plan, pod, protocol
 from executor.sandbox.environment import CA_BUNDLE, SCRATCH, zygote_environment
-from executor.sandbox.job import Access, Runtime, SandboxLost, SandboxUnavailable
+from executor.sandbox.job import Access, RequirementsRefused, Runtime, SandboxLost, SandboxUnavailable
 from executor.sandbox.levels import Level
 from executor.sandbox.memory import Watch, pid_of
 from executor.sandbox.recycle import Age
@@ -153,19 +153,26 @@ class Zygote:
         threading.Thread(target=self._listen, args=(reader,), name="zygote", daemon=True).start()
 
     def _make_plan(self, described: filesystem.Described) -> plan.Plan:
-        built = filesystem.root(described, self._access)
+        # without mounts there is no showing a run its requirements alone
+        access = replace(self._access, packages=None) if self._level is Level.POD else self._access
+        built = filesystem.root(described, access)
         nobody, machine, abi = namespaces.may_map_nobody(), platform.machine(), landlock.abi()
         try:
             if self._level is Level.POD:
                 self._folders = Folders(self._scratch_dir)
-                return pod.make(built, self._access, nobody, machine, abi)
+                return pod.make(built, access, nobody, machine, abi)
             self._staging = tempfile.mkdtemp(prefix="eventproc-root-")
-            return plan.make(built, self._access, self._staging, nobody, machine, abi)
+            return plan.make(built, access, self._staging, nobody, machine, abi)
         except ValueError as error:
             raise SandboxUnavailable("seccomp", str(error), "Run the executor on one of these machines.") from error
 
-    def spawn(self, scratch_bytes: int) -> Child:
-        """A child, isolated and ready for a job; blocks for milliseconds. Raises SandboxLost, SandboxUnavailable."""
+    def spawn(self, scratch_bytes: int, packages: str = "") -> Child:
+        """A child, isolated and ready for a job; blocks for milliseconds. Raises SandboxLost, SandboxUnavailable.
+
+        packages: the folder of Access.packages that it sees.
+        """
+        if packages and self._level is Level.POD:
+            raise RequirementsRefused("this executor's sandbox (level pod) cannot show a handler its requirements")
         ours, theirs = socket.socketpair()
         output, their_output = os.pipe2(os.O_CLOEXEC)
         with contextlib.suppress(OSError):  # beyond the user's share of pipe memory the default size does
@@ -174,6 +181,7 @@ class Zygote:
             fcntl.fcntl(output, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
         child = Child(next(self._numbers), ours, protocol.Reader(ours), output, scratch_bytes)
         message: dict[str, Any] = {"kind": "spawn", "id": child.number, "scratch_bytes": scratch_bytes}
+        message["packages"] = packages
         try:
             if self._folders is not None:
                 message |= self._give_folder(child, self._folders)
@@ -299,7 +307,8 @@ class Zygote:
         self.huge_bytes = protocol.number_of(warm, "huge")
         missing = warm.get("missing")
         self.missing = {str(k): str(v) for k, v in missing.items()} if isinstance(missing, dict) else {}
-        for name in ("dill", *(["btrdb"] if self._access.endpoint is not None else [])):
+        needed = ("dill", *(["btrdb"] if self._access.endpoint is not None else []))
+        for name in needed if self._access.index is None else ():
             if name not in self.imported:
                 why = self.missing.get(name, "not found")
                 self._fail("runtime", f"{self._runtime.python} cannot import {name}: {why}", f"Install {name} in it.")

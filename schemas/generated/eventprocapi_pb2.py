@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$schemas/generated/eventprocapi.proto\x12\x0c\x65ventprocapi\"\x14\n\x04Hook\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xf8\x01\n\x07Handler\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04hook\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x10\n\x08\x63\x61llable\x18\x05 \x01(\x0c\x12\x0b\n\x03tag\x18\x06 \x03(\t\x12\x19\n\x11notify_on_success\x18\x07 \x01(\t\x12\x19\n\x11notify_on_failure\x18\x08 \x01(\t\x12\x12\n\ncreated_by\x18\t \x01(\t\x12\x12\n\ncreated_at\x18\n \x01(\x03\x12\x12\n\nupdated_by\x18\x0b \x01(\t\x12\x12\n\nupdated_at\x18\x0c \x01(\x03\x12\x0f\n\x07runtime\x18\x64 \x01(\t\"(\n\x07Package\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xbf\x02\n\x0cRegistration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04hook\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x0c\n\x04\x62lob\x18\x04 \x01(\x0c\x12\x19\n\x11notify_on_success\x18\x05 \x01(\t\x12\x19\n\x11notify_on_failure\x18\x06 \x01(\t\x12\x14\n\x0c\x64\x65pendencies\x18\x07 \x01(\t\x12\x0c\n\x04user\x18\x08 \x01(\t\x12\x0f\n\x07\x61pi_key\x18\t \x01(\t\x12\x16\n\x0epython_version\x18\x64 \x01(\t\x12\x14\n\x0c\x64ill_version\x18\x65 \x01(\t\x12\'\n\x08packages\x18\x66 \x03(\x0b\x32\x15.eventprocapi.Package\x12\x0e\n\x06source\x18g \x01(\t\x12\x12\n\nfirst_line\x18h \x01(\x05\x12\x11\n\tfile_name\x18i \x01(\t\"\x12\n\x10ListHooksRequest\"6\n\x11ListHooksResponse\x12!\n\x05hooks\x18\x01 \x03(\x0b\x32\x12.eventprocapi.Hook\"#\n\x13ListHandlersRequest\x12\x0c\n\x04hook\x18\x01 \x01(\t\"?\n\x14ListHandlersResponse\x12\'\n\x08handlers\x18\x01 \x03(\x0b\x32\x15.eventprocapi.Handler\"C\n\x0fRegisterRequest\x12\x30\n\x0cregistration\x18\x01 \x01(\x0b\x32\x1a.eventprocapi.Registration\"X\n\x10RegisterResponse\x12&\n\x07handler\x18\x01 \x01(\x0b\x32\x15.eventprocapi.Handler\x12\r\n\x05notes\x18\x64 \x03(\t\x12\r\n\x05\x63heck\x18\x65 \x01(\t\"\x1f\n\x11\x44\x65registerRequest\x12\n\n\x02id\x18\x01 \x01(\x05\" \n\x12\x44\x65registerResponse\x12\n\n\x02id\x18\x01 \x01(\x05\x32\xd9\x02\n\x16\x45ventProcessingService\x12L\n\tListHooks\x12\x1e.eventprocapi.ListHooksRequest\x1a\x1f.eventprocapi.ListHooksResponse\x12U\n\x0cListHandlers\x12!.eventprocapi.ListHandlersRequest\x1a\".eventprocapi.ListHandlersResponse\x12I\n\x08Register\x12\x1d.eventprocapi.RegisterRequest\x1a\x1e.eventprocapi.RegisterResponse\x12O\n\nDeregister\x12\x1f.eventprocapi.DeregisterRequest\x1a .eventprocapi.DeregisterResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n$schemas/generated/eventprocapi.proto\x12\x0c\x65ventprocapi\"\x14\n\x04Hook\x12\x0c\n\x04name\x18\x01 \x01(\t\"\xf8\x01\n\x07Handler\x12\n\n\x02id\x18\x01 \x01(\x05\x12\x0c\n\x04hook\x18\x02 \x01(\t\x12\x0c\n\x04name\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\x05\x12\x10\n\x08\x63\x61llable\x18\x05 \x01(\x0c\x12\x0b\n\x03tag\x18\x06 \x03(\t\x12\x19\n\x11notify_on_success\x18\x07 \x01(\t\x12\x19\n\x11notify_on_failure\x18\x08 \x01(\t\x12\x12\n\ncreated_by\x18\t \x01(\t\x12\x12\n\ncreated_at\x18\n \x01(\x03\x12\x12\n\nupdated_by\x18\x0b \x01(\t\x12\x12\n\nupdated_at\x18\x0c \x01(\x03\x12\x0f\n\x07runtime\x18\x64 \x01(\t\"(\n\x07Package\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07version\x18\x02 \x01(\t\"\xd5\x02\n\x0cRegistration\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04hook\x18\x02 \x01(\t\x12\x0c\n\x04tags\x18\x03 \x03(\t\x12\x0c\n\x04\x62lob\x18\x04 \x01(\x0c\x12\x19\n\x11notify_on_success\x18\x05 \x01(\t\x12\x19\n\x11notify_on_failure\x18\x06 \x01(\t\x12\x14\n\x0c\x64\x65pendencies\x18\x07 \x01(\t\x12\x0c\n\x04user\x18\x08 \x01(\t\x12\x0f\n\x07\x61pi_key\x18\t \x01(\t\x12\x16\n\x0epython_version\x18\x64 \x01(\t\x12\x14\n\x0c\x64ill_version\x18\x65 \x01(\t\x12\'\n\x08packages\x18\x66 \x03(\x0b\x32\x15.eventprocapi.Package\x12\x0e\n\x06source\x18g \x01(\t\x12\x12\n\nfirst_line\x18h \x01(\x05\x12\x11\n\tfile_name\x18i \x01(\t\x12\x14\n\x0crequirements\x18j \x03(\t\"\x12\n\x10ListHooksRequest\"6\n\x11ListHooksResponse\x12!\n\x05hooks\x18\x01 \x03(\x0b\x32\x12.eventprocapi.Hook\"#\n\x13ListHandlersRequest\x12\x0c\n\x04hook\x18\x01 \x01(\t\"?\n\x14ListHandlersResponse\x12\'\n\x08handlers\x18\x01 \x03(\x0b\x32\x15.eventprocapi.Handler\"C\n\x0fRegisterRequest\x12\x30\n\x0cregistration\x18\x01 \x01(\x0b\x32\x1a.eventprocapi.Registration\"X\n\x10RegisterResponse\x12&\n\x07handler\x18\x01 \x01(\x0b\x32\x15.eventprocapi.Handler\x12\r\n\x05notes\x18\x64 \x03(\t\x12\r\n\x05\x63heck\x18\x65 \x01(\t\"\x1f\n\x11\x44\x65registerRequest\x12\n\n\x02id\x18\x01 \x01(\x05\" \n\x12\x44\x65registerResponse\x12\n\n\x02id\x18\x01 \x01(\x05\x32\xd9\x02\n\x16\x45ventProcessingService\x12L\n\tListHooks\x12\x1e.eventprocapi.ListHooksRequest\x1a\x1f.eventprocapi.ListHooksResponse\x12U\n\x0cListHandlers\x12!.eventprocapi.ListHandlersRequest\x1a\".eventprocapi.ListHandlersResponse\x12I\n\x08Register\x12\x1d.eventprocapi.RegisterRequest\x1a\x1e.eventprocapi.RegisterResponse\x12O\n\nDeregister\x12\x1f.eventprocapi.DeregisterRequest\x1a .eventprocapi.DeregisterResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,23 +38,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_PACKAGE']._serialized_start=327
   _globals['_PACKAGE']._serialized_end=367
   _globals['_REGISTRATION']._serialized_start=370
-  _globals['_REGISTRATION']._serialized_end=689
-  _globals['_LISTHOOKSREQUEST']._serialized_start=691
-  _globals['_LISTHOOKSREQUEST']._serialized_end=709
-  _globals['_LISTHOOKSRESPONSE']._serialized_start=711
-  _globals['_LISTHOOKSRESPONSE']._serialized_end=765
-  _globals['_LISTHANDLERSREQUEST']._serialized_start=767
-  _globals['_LISTHANDLERSREQUEST']._serialized_end=802
-  _globals['_LISTHANDLERSRESPONSE']._serialized_start=804
-  _globals['_LISTHANDLERSRESPONSE']._serialized_end=867
-  _globals['_REGISTERREQUEST']._serialized_start=869
-  _globals['_REGISTERREQUEST']._serialized_end=936
-  _globals['_REGISTERRESPONSE']._serialized_start=938
-  _globals['_REGISTERRESPONSE']._serialized_end=1026
-  _globals['_DEREGISTERREQUEST']._serialized_start=1028
-  _globals['_DEREGISTERREQUEST']._serialized_end=1059
-  _globals['_DEREGISTERRESPONSE']._serialized_start=1061
-  _globals['_DEREGISTERRESPONSE']._serialized_end=1093
-  _globals['_EVENTPROCESSINGSERVICE']._serialized_start=1096
-  _globals['_EVENTPROCESSINGSERVICE']._serialized_end=1441
+  _globals['_REGISTRATION']._serialized_end=711
+  _globals['_LISTHOOKSREQUEST']._serialized_start=713
+  _globals['_LISTHOOKSREQUEST']._serialized_end=731
+  _globals['_LISTHOOKSRESPONSE']._serialized_start=733
+  _globals['_LISTHOOKSRESPONSE']._serialized_end=787
+  _globals['_LISTHANDLERSREQUEST']._serialized_start=789
+  _globals['_LISTHANDLERSREQUEST']._serialized_end=824
+  _globals['_LISTHANDLERSRESPONSE']._serialized_start=826
+  _globals['_LISTHANDLERSRESPONSE']._serialized_end=889
+  _globals['_REGISTERREQUEST']._serialized_start=891
+  _globals['_REGISTERREQUEST']._serialized_end=958
+  _globals['_REGISTERRESPONSE']._serialized_start=960
+  _globals['_REGISTERRESPONSE']._serialized_end=1048
+  _globals['_DEREGISTERREQUEST']._serialized_start=1050
+  _globals['_DEREGISTERREQUEST']._serialized_end=1081
+  _globals['_DEREGISTERRESPONSE']._serialized_start=1083
+  _globals['_DEREGISTERRESPONSE']._serialized_end=1115
+  _globals['_EVENTPROCESSINGSERVICE']._serialized_start=1118
+  _globals['_EVENTPROCESSINGSERVICE']._serialized_end=1463
 # @@protoc_insertion_point(module_scope)

@@ -140,6 +140,7 @@ class Registration(_message.Message):
     SOURCE_FIELD_NUMBER: _builtins.int
     FIRST_LINE_FIELD_NUMBER: _builtins.int
     FILE_NAME_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     hook: _builtins.str
     blob: _builtins.bytes
@@ -147,6 +148,7 @@ class Registration(_message.Message):
     notify_on_success: _builtins.str
     notify_on_failure: _builtins.str
     dependencies: _builtins.str
+    """the same as requirements, one a line"""
     user: _builtins.str
     api_key: _builtins.str
     """the same as in the call's metadata"""
@@ -161,6 +163,10 @@ class Registration(_message.Message):
     def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     @_builtins.property
     def packages(self) -> _containers.RepeatedCompositeFieldContainer[Global___Package]: ...
+    @_builtins.property
+    def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """PEP 508, what it needs beyond its runtime; no addresses"""
+
     def __init__(
         self,
         *,
@@ -179,10 +185,11 @@ class Registration(_message.Message):
         source: _builtins.str = ...,
         first_line: _builtins.int = ...,
         file_name: _builtins.str = ...,
+        requirements: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "blob", b"blob", "dependencies", b"dependencies", "dill_version", b"dill_version", "file_name", b"file_name", "first_line", b"first_line", "hook", b"hook", "name", b"name", "notify_on_failure", b"notify_on_failure", "notify_on_success", b"notify_on_success", "packages", b"packages", "python_version", b"python_version", "source", b"source", "tags", b"tags", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "blob", b"blob", "dependencies", b"dependencies", "dill_version", b"dill_version", "file_name", b"file_name", "first_line", b"first_line", "hook", b"hook", "name", b"name", "notify_on_failure", b"notify_on_failure", "notify_on_success", b"notify_on_success", "packages", b"packages", "python_version", b"python_version", "requirements", b"requirements", "source", b"source", "tags", b"tags", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,17 +24,17 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#schemas/generated/executorapi.proto\x12\x0b\x65xecutorapi\"r\n\x0c\x43laimRequest\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\t\x12\x10\n\x08\x65xecutor\x18\x03 \x01(\t\x12\x0f\n\x07run_ids\x18\x04 \x03(\t\x12\r\n\x05slots\x18\x05 \x01(\x05\x12\x10\n\x08runtimes\x18\x06 \x03(\t\"n\n\rClaimResponse\x12$\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x13.executorapi.Answer\x12&\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x16.executorapi.EventBody\x12\x0f\n\x07lease_s\x18\x03 \x01(\x01\"&\n\tEventBody\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"\x8b\x01\n\x06\x41nswer\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x1f\n\x03run\x18\x02 \x01(\x0b\x32\x10.executorapi.RunH\x00\x12#\n\x05later\x18\x03 \x01(\x0b\x32\x12.executorapi.LaterH\x00\x12!\n\x04\x64rop\x18\x04 \x01(\x0b\x32\x11.executorapi.DropH\x00\x42\x08\n\x06\x61nswer\"\xc3\x02\n\x03Run\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x11\n\tevent_key\x18\x02 \x01(\t\x12\x0c\n\x04hook\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x14\n\x0chandler_name\x18\x05 \x01(\t\x12\x12\n\nhandler_id\x18\x06 \x01(\x05\x12\x17\n\x0fhandler_version\x18\x07 \x01(\x05\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x0f\n\x07\x61pi_key\x18\t \x01(\t\x12\x13\n\x0b\x62lob_digest\x18\n \x01(\t\x12\x0e\n\x06source\x18\x0b \x01(\t\x12\x12\n\nfirst_line\x18\x0c \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\r \x01(\x05\x12\x0e\n\x06wall_s\x18\x0e \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x0f \x01(\x03\x12\x0f\n\x07runtime\x18\x10 \x01(\t\x12\x11\n\tfile_name\x18\x11 \x01(\t\"(\n\x05Later\x12\x0f\n\x07\x61\x66ter_s\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x16\n\x04\x44rop\x12\x0e\n\x06reason\x18\x01 \x01(\t\")\n\x05Lease\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"v\n\x0cRenewRequest\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x10\n\x08\x65xecutor\x18\x02 \x01(\t\x12\"\n\x06leases\x18\x03 \x03(\x0b\x32\x12.executorapi.Lease\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x10\n\x08runtimes\x18\x05 \x03(\t\"6\n\rRenewResponse\x12\x14\n\x0clost_run_ids\x18\x01 \x03(\t\x12\x0f\n\x07lease_s\x18\x02 \x01(\x01\"2\n\rReportRequest\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.executorapi.Lease\"!\n\x0eReportResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\x08\"~\n\x0fHandBackRequest\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.executorapi.Lease\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.executorapi.HandBackReason\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05\x62\x65gun\x18\x04 \x01(\x08\"#\n\x10HandBackResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\x08\"F\n\x10NextCheckRequest\x12\x10\n\x08\x65xecutor\x18\x01 \x01(\t\x12\x10\n\x08runtimes\x18\x02 \x03(\t\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\"M\n\x11NextCheckResponse\x12!\n\x05\x63heck\x18\x01 \x01(\x0b\x32\x12.executorapi.Check\x12\x15\n\ragain_after_s\x18\x02 \x01(\x01\"@\n\x05\x43heck\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07runtime\x18\x02 \x01(\t\x12\x0c\n\x04hook\x18\x03 \x01(\t\x12\x0c\n\x04\x62lob\x18\x04 \x01(\x0c\"f\n\x12\x41nswerCheckRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x07verdict\x18\x02 \x01(\x0e\x32\x14.executorapi.Verdict\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07lacking\x18\x04 \x03(\t\"\x15\n\x13\x41nswerCheckResponse\" \n\x0eGetBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\x19\n\tBlobChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*`\n\x0eHandBackReason\x12\x19\n\x15HAND_BACK_UNSPECIFIED\x10\x00\x12\x11\n\rSHUTTING_DOWN\x10\x01\x12\x0e\n\nBTRDB_AWAY\x10\x02\x12\x10\n\x0cSANDBOX_LOST\x10\x03*H\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\t\n\x05LOADS\x10\x01\x12\x0b\n\x07REFUSED\x10\x02\x12\x0c\n\x08NOT_TOLD\x10\x03\x32\xfd\x03\n\x0f\x45xecutorService\x12>\n\x05\x43laim\x12\x19.executorapi.ClaimRequest\x1a\x1a.executorapi.ClaimResponse\x12>\n\x05Renew\x12\x19.executorapi.RenewRequest\x1a\x1a.executorapi.RenewResponse\x12\x41\n\x06Report\x12\x1a.executorapi.ReportRequest\x1a\x1b.executorapi.ReportResponse\x12G\n\x08HandBack\x12\x1c.executorapi.HandBackRequest\x1a\x1d.executorapi.HandBackResponse\x12@\n\x07GetBlob\x12\x1b.executorapi.GetBlobRequest\x1a\x16.executorapi.BlobChunk0\x01\x12J\n\tNextCheck\x12\x1d.executorapi.NextCheckRequest\x1a\x1e.executorapi.NextCheckResponse\x12P\n\x0b\x41nswerCheck\x12\x1f.executorapi.AnswerCheckRequest\x1a .executorapi.AnswerCheckResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n#schemas/generated/executorapi.proto\x12\x0b\x65xecutorapi\"r\n\x0c\x43laimRequest\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\r\n\x05nonce\x18\x02 \x01(\t\x12\x10\n\x08\x65xecutor\x18\x03 \x01(\t\x12\x0f\n\x07run_ids\x18\x04 \x03(\t\x12\r\n\x05slots\x18\x05 \x01(\x05\x12\x10\n\x08runtimes\x18\x06 \x03(\t\"n\n\rClaimResponse\x12$\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x13.executorapi.Answer\x12&\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x16.executorapi.EventBody\x12\x0f\n\x07lease_s\x18\x03 \x01(\x01\"&\n\tEventBody\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04\x62ody\x18\x02 \x01(\x0c\"\x8b\x01\n\x06\x41nswer\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x1f\n\x03run\x18\x02 \x01(\x0b\x32\x10.executorapi.RunH\x00\x12#\n\x05later\x18\x03 \x01(\x0b\x32\x12.executorapi.LaterH\x00\x12!\n\x04\x64rop\x18\x04 \x01(\x0b\x32\x11.executorapi.DropH\x00\x42\x08\n\x06\x61nswer\"\xd9\x02\n\x03Run\x12\x10\n\x08lease_id\x18\x01 \x01(\t\x12\x11\n\tevent_key\x18\x02 \x01(\t\x12\x0c\n\x04hook\x18\x03 \x01(\t\x12\x12\n\nrequest_id\x18\x04 \x01(\t\x12\x14\n\x0chandler_name\x18\x05 \x01(\t\x12\x12\n\nhandler_id\x18\x06 \x01(\x05\x12\x17\n\x0fhandler_version\x18\x07 \x01(\x05\x12\r\n\x05owner\x18\x08 \x01(\t\x12\x0f\n\x07\x61pi_key\x18\t \x01(\t\x12\x13\n\x0b\x62lob_digest\x18\n \x01(\t\x12\x0e\n\x06source\x18\x0b \x01(\t\x12\x12\n\nfirst_line\x18\x0c \x01(\x05\x12\x0f\n\x07\x61ttempt\x18\r \x01(\x05\x12\x0e\n\x06wall_s\x18\x0e \x01(\x01\x12\x14\n\x0cmemory_bytes\x18\x0f \x01(\x03\x12\x0f\n\x07runtime\x18\x10 \x01(\t\x12\x11\n\tfile_name\x18\x11 \x01(\t\x12\x14\n\x0crequirements\x18\x12 \x03(\t\"(\n\x05Later\x12\x0f\n\x07\x61\x66ter_s\x18\x01 \x01(\x01\x12\x0e\n\x06reason\x18\x02 \x01(\t\"\x16\n\x04\x44rop\x12\x0e\n\x06reason\x18\x01 \x01(\t\")\n\x05Lease\x12\x0e\n\x06run_id\x18\x01 \x01(\t\x12\x10\n\x08lease_id\x18\x02 \x01(\t\"v\n\x0cRenewRequest\x12\x0f\n\x07\x62oot_id\x18\x01 \x01(\t\x12\x10\n\x08\x65xecutor\x18\x02 \x01(\t\x12\"\n\x06leases\x18\x03 \x03(\x0b\x32\x12.executorapi.Lease\x12\r\n\x05slots\x18\x04 \x01(\x05\x12\x10\n\x08runtimes\x18\x05 \x03(\t\"6\n\rRenewResponse\x12\x14\n\x0clost_run_ids\x18\x01 \x03(\t\x12\x0f\n\x07lease_s\x18\x02 \x01(\x01\"2\n\rReportRequest\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.executorapi.Lease\"!\n\x0eReportResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\x08\"~\n\x0fHandBackRequest\x12!\n\x05lease\x18\x01 \x01(\x0b\x32\x12.executorapi.Lease\x12+\n\x06reason\x18\x02 \x01(\x0e\x32\x1b.executorapi.HandBackReason\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\r\n\x05\x62\x65gun\x18\x04 \x01(\x08\"#\n\x10HandBackResponse\x12\x0f\n\x07\x63ounted\x18\x01 \x01(\x08\"F\n\x10NextCheckRequest\x12\x10\n\x08\x65xecutor\x18\x01 \x01(\t\x12\x10\n\x08runtimes\x18\x02 \x03(\t\x12\x0e\n\x06wait_s\x18\x03 \x01(\x01\"M\n\x11NextCheckResponse\x12!\n\x05\x63heck\x18\x01 \x01(\x0b\x32\x12.executorapi.Check\x12\x15\n\ragain_after_s\x18\x02 \x01(\x01\"V\n\x05\x43heck\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07runtime\x18\x02 \x01(\t\x12\x0c\n\x04hook\x18\x03 \x01(\t\x12\x0c\n\x04\x62lob\x18\x04 \x01(\x0c\x12\x14\n\x0crequirements\x18\x05 \x03(\t\"f\n\x12\x41nswerCheckRequest\x12\n\n\x02id\x18\x01 \x01(\t\x12%\n\x07verdict\x18\x02 \x01(\x0e\x32\x14.executorapi.Verdict\x12\x0c\n\x04text\x18\x03 \x01(\t\x12\x0f\n\x07lacking\x18\x04 \x03(\t\"\x15\n\x13\x41nswerCheckResponse\" \n\x0eGetBlobRequest\x12\x0e\n\x06\x64igest\x18\x01 \x01(\t\"\x19\n\tBlobChunk\x12\x0c\n\x04\x64\x61ta\x18\x01 \x01(\x0c*p\n\x0eHandBackReason\x12\x19\n\x15HAND_BACK_UNSPECIFIED\x10\x00\x12\x11\n\rSHUTTING_DOWN\x10\x01\x12\x0e\n\nBTRDB_AWAY\x10\x02\x12\x10\n\x0cSANDBOX_LOST\x10\x03\x12\x0e\n\nINDEX_AWAY\x10\x04*H\n\x07Verdict\x12\x17\n\x13VERDICT_UNSPECIFIED\x10\x00\x12\t\n\x05LOADS\x10\x01\x12\x0b\n\x07REFUSED\x10\x02\x12\x0c\n\x08NOT_TOLD\x10\x03\x32\xfd\x03\n\x0f\x45xecutorService\x12>\n\x05\x43laim\x12\x19.executorapi.ClaimRequest\x1a\x1a.executorapi.ClaimResponse\x12>\n\x05Renew\x12\x19.executorapi.RenewRequest\x1a\x1a.executorapi.RenewResponse\x12\x41\n\x06Report\x12\x1a.executorapi.ReportRequest\x1a\x1b.executorapi.ReportResponse\x12G\n\x08HandBack\x12\x1c.executorapi.HandBackRequest\x1a\x1d.executorapi.HandBackResponse\x12@\n\x07GetBlob\x12\x1b.executorapi.GetBlobRequest\x1a\x16.executorapi.BlobChunk0\x01\x12J\n\tNextCheck\x12\x1d.executorapi.NextCheckRequest\x1a\x1e.executorapi.NextCheckResponse\x12P\n\x0b\x41nswerCheck\x12\x1f.executorapi.AnswerCheckRequest\x1a .executorapi.AnswerCheckResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'schemas.generated.executorapi_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_HANDBACKREASON']._serialized_start=1730
-  _globals['_HANDBACKREASON']._serialized_end=1826
-  _globals['_VERDICT']._serialized_start=1828
-  _globals['_VERDICT']._serialized_end=1900
+  _globals['_HANDBACKREASON']._serialized_start=1774
+  _globals['_HANDBACKREASON']._serialized_end=1886
+  _globals['_VERDICT']._serialized_start=1888
+  _globals['_VERDICT']._serialized_end=1960
   _globals['_CLAIMREQUEST']._serialized_start=52
   _globals['_CLAIMREQUEST']._serialized_end=166
   _globals['_CLAIMRESPONSE']._serialized_start=168
@@ -44,39 +44,39 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ANSWER']._serialized_start=321
   _globals['_ANSWER']._serialized_end=460
   _globals['_RUN']._serialized_start=463
-  _globals['_RUN']._serialized_end=786
-  _globals['_LATER']._serialized_start=788
-  _globals['_LATER']._serialized_end=828
-  _globals['_DROP']._serialized_start=830
-  _globals['_DROP']._serialized_end=852
-  _globals['_LEASE']._serialized_start=854
-  _globals['_LEASE']._serialized_end=895
-  _globals['_RENEWREQUEST']._serialized_start=897
-  _globals['_RENEWREQUEST']._serialized_end=1015
-  _globals['_RENEWRESPONSE']._serialized_start=1017
-  _globals['_RENEWRESPONSE']._serialized_end=1071
-  _globals['_REPORTREQUEST']._serialized_start=1073
-  _globals['_REPORTREQUEST']._serialized_end=1123
-  _globals['_REPORTRESPONSE']._serialized_start=1125
-  _globals['_REPORTRESPONSE']._serialized_end=1158
-  _globals['_HANDBACKREQUEST']._serialized_start=1160
-  _globals['_HANDBACKREQUEST']._serialized_end=1286
-  _globals['_HANDBACKRESPONSE']._serialized_start=1288
-  _globals['_HANDBACKRESPONSE']._serialized_end=1323
-  _globals['_NEXTCHECKREQUEST']._serialized_start=1325
-  _globals['_NEXTCHECKREQUEST']._serialized_end=1395
-  _globals['_NEXTCHECKRESPONSE']._serialized_start=1397
-  _globals['_NEXTCHECKRESPONSE']._serialized_end=1474
-  _globals['_CHECK']._serialized_start=1476
-  _globals['_CHECK']._serialized_end=1540
-  _globals['_ANSWERCHECKREQUEST']._serialized_start=1542
-  _globals['_ANSWERCHECKREQUEST']._serialized_end=1644
-  _globals['_ANSWERCHECKRESPONSE']._serialized_start=1646
-  _globals['_ANSWERCHECKRESPONSE']._serialized_end=1667
-  _globals['_GETBLOBREQUEST']._serialized_start=1669
-  _globals['_GETBLOBREQUEST']._serialized_end=1701
-  _globals['_BLOBCHUNK']._serialized_start=1703
-  _globals['_BLOBCHUNK']._serialized_end=1728
-  _globals['_EXECUTORSERVICE']._serialized_start=1903
-  _globals['_EXECUTORSERVICE']._serialized_end=2412
+  _globals['_RUN']._serialized_end=808
+  _globals['_LATER']._serialized_start=810
+  _globals['_LATER']._serialized_end=850
+  _globals['_DROP']._serialized_start=852
+  _globals['_DROP']._serialized_end=874
+  _globals['_LEASE']._serialized_start=876
+  _globals['_LEASE']._serialized_end=917
+  _globals['_RENEWREQUEST']._serialized_start=919
+  _globals['_RENEWREQUEST']._serialized_end=1037
+  _globals['_RENEWRESPONSE']._serialized_start=1039
+  _globals['_RENEWRESPONSE']._serialized_end=1093
+  _globals['_REPORTREQUEST']._serialized_start=1095
+  _globals['_REPORTREQUEST']._serialized_end=1145
+  _globals['_REPORTRESPONSE']._serialized_start=1147
+  _globals['_REPORTRESPONSE']._serialized_end=1180
+  _globals['_HANDBACKREQUEST']._serialized_start=1182
+  _globals['_HANDBACKREQUEST']._serialized_end=1308
+  _globals['_HANDBACKRESPONSE']._serialized_start=1310
+  _globals['_HANDBACKRESPONSE']._serialized_end=1345
+  _globals['_NEXTCHECKREQUEST']._serialized_start=1347
+  _globals['_NEXTCHECKREQUEST']._serialized_end=1417
+  _globals['_NEXTCHECKRESPONSE']._serialized_start=1419
+  _globals['_NEXTCHECKRESPONSE']._serialized_end=1496
+  _globals['_CHECK']._serialized_start=1498
+  _globals['_CHECK']._serialized_end=1584
+  _globals['_ANSWERCHECKREQUEST']._serialized_start=1586
+  _globals['_ANSWERCHECKREQUEST']._serialized_end=1688
+  _globals['_ANSWERCHECKRESPONSE']._serialized_start=1690
+  _globals['_ANSWERCHECKRESPONSE']._serialized_end=1711
+  _globals['_GETBLOBREQUEST']._serialized_start=1713
+  _globals['_GETBLOBREQUEST']._serialized_end=1745
+  _globals['_BLOBCHUNK']._serialized_start=1747
+  _globals['_BLOBCHUNK']._serialized_end=1772
+  _globals['_EXECUTORSERVICE']._serialized_start=1963
+  _globals['_EXECUTORSERVICE']._serialized_end=2472
 # @@protoc_insertion_point(module_scope)

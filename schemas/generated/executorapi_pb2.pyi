@@ -32,6 +32,8 @@ class _HandBackReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_HandBa
     """BTrDB could not be reached before the handler's first line"""
     SANDBOX_LOST: _HandBackReason.ValueType  # 3
     """the sandbox broke down, not the handler"""
+    INDEX_AWAY: _HandBackReason.ValueType  # 4
+    """its requirements could not be installed, as the package index was away"""
 
 class HandBackReason(_HandBackReason, metaclass=_HandBackReasonEnumTypeWrapper): ...
 
@@ -42,6 +44,8 @@ BTRDB_AWAY: HandBackReason.ValueType  # 2
 """BTrDB could not be reached before the handler's first line"""
 SANDBOX_LOST: HandBackReason.ValueType  # 3
 """the sandbox broke down, not the handler"""
+INDEX_AWAY: HandBackReason.ValueType  # 4
+"""its requirements could not be installed, as the package index was away"""
 Global___HandBackReason: _TypeAlias = HandBackReason  # noqa: Y015
 
 class _Verdict:
@@ -218,6 +222,7 @@ class Run(_message.Message):
     MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
     FILE_NAME_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     """32 hex digits"""
     event_key: _builtins.str
@@ -240,6 +245,10 @@ class Run(_message.Message):
     """0: the executor's default"""
     runtime: _builtins.str
     file_name: _builtins.str
+    @_builtins.property
+    def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """what the handler needs beyond its runtime, sorted"""
+
     def __init__(
         self,
         *,
@@ -260,10 +269,11 @@ class Run(_message.Message):
         memory_bytes: _builtins.int = ...,
         runtime: _builtins.str = ...,
         file_name: _builtins.str = ...,
+        requirements: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "attempt", b"attempt", "blob_digest", b"blob_digest", "event_key", b"event_key", "file_name", b"file_name", "first_line", b"first_line", "handler_id", b"handler_id", "handler_name", b"handler_name", "handler_version", b"handler_version", "hook", b"hook", "lease_id", b"lease_id", "memory_bytes", b"memory_bytes", "owner", b"owner", "request_id", b"request_id", "runtime", b"runtime", "source", b"source", "wall_s", b"wall_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "attempt", b"attempt", "blob_digest", b"blob_digest", "event_key", b"event_key", "file_name", b"file_name", "first_line", b"first_line", "handler_id", b"handler_id", "handler_name", b"handler_name", "handler_version", b"handler_version", "hook", b"hook", "lease_id", b"lease_id", "memory_bytes", b"memory_bytes", "owner", b"owner", "request_id", b"request_id", "requirements", b"requirements", "runtime", b"runtime", "source", b"source", "wall_s", b"wall_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -542,10 +552,13 @@ class Check(_message.Message):
     RUNTIME_FIELD_NUMBER: _builtins.int
     HOOK_FIELD_NUMBER: _builtins.int
     BLOB_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     runtime: _builtins.str
     hook: _builtins.str
     blob: _builtins.bytes
+    @_builtins.property
+    def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -553,10 +566,11 @@ class Check(_message.Message):
         runtime: _builtins.str = ...,
         hook: _builtins.str = ...,
         blob: _builtins.bytes = ...,
+        requirements: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "hook", b"hook", "id", b"id", "runtime", b"runtime"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "hook", b"hook", "id", b"id", "requirements", b"requirements", "runtime", b"runtime"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

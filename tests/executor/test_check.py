@@ -12,6 +12,8 @@ import pytest
 
 from executor.ask import Registry
 from executor.check import Checker, Verdict, check
+from executor.index import PYPI, index_of
+from executor.packages import Bounds, Packages
 from executor.sandbox.job import MIB, Access
 from executor.sandbox.runtime import SandboxedRuntime
 from tests.executor.sandbox.conftest import RUNTIME, pickled
@@ -91,7 +93,9 @@ def test_a_registration_is_refused_by_the_name_of_the_module_when_an_executor_is
 ) -> None:
     with running(tmp_path, check_s=60.0) as registry:
         asks = Registry(registry.internal, lambda: TOKEN, registry.ca, 10.0, 64 * MIB)
-        checker = Checker(asks, "one", {"py3.11": runtime})
+        bounds = Bounds(64 * MIB, 16 * MIB, 60.0, 512 * MIB)
+        packages = Packages(tmp_path / "packages", {"py3.11": RUNTIME.python}, index_of(PYPI, "", None), bounds)
+        checker = Checker(asks, "one", {"py3.11": runtime}, packages)
         stop = threading.Event()
         asks.next_check("one", ["py3.11"], 0)  # it is there
         thread = threading.Thread(target=checker.run, args=(stop,))

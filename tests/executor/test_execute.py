@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sqlalchemy import text
 
 from executor.ask import Registry
 from executor.execute import Execute
+from executor.packages import Bounds, Packages
 from executor.sandbox.job import MIB, Access, Runtime
 from executor.sandbox.runtime import SandboxedRuntime
 from executor.settings import ExecutorSettings
@@ -31,16 +32,33 @@ from schemas.topics import RESULTS, tasks_topic, topics
 from stream.memory import MemoryBroker
 from stream.messages import Message
 from tests.executor.sandbox.conftest import pickled
+from tests.package_index import PackageIndex, serving
 from tests.registry_server import HOOK, KEYS, TOKEN, Running, running
 
 RUNTIME = "py3.11"
 
 
 @pytest.fixture(scope="module")
-def sandbox(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SandboxedRuntime]:
+def index() -> Iterator[PackageIndex]:
+    with serving() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def packages(tmp_path_factory: pytest.TempPathFactory, index: PackageIndex) -> Packages:
+    bounds = Bounds(64 * MIB, 16 * MIB, 120.0, 512 * MIB)
+    return Packages(tmp_path_factory.mktemp("packages"), {RUNTIME: Path(sys.executable)}, index.of(), bounds)
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory: pytest.TempPathFactory, packages: Packages) -> Iterator[SandboxedRuntime]:
     spool = tmp_path_factory.mktemp("spool")
     runtime = SandboxedRuntime(
-        Runtime(RUNTIME, Path(sys.executable)), Access(None), warm=1, scratch_bytes=64 * MIB, spool=spool
+        Runtime(RUNTIME, Path(sys.executable)),
+        Access(None, packages=packages.folder),
+        warm=1,
+        scratch_bytes=64 * MIB,
+        spool=spool,
     )
     runtime.start()
     yield runtime
@@ -64,7 +82,9 @@ Make = Callable[..., Execute]
 
 
 @pytest.fixture
-def make(registry: Running, broker: MemoryBroker, sandbox: SandboxedRuntime, tmp_path: Path) -> Iterator[Make]:
+def make(
+    registry: Running, broker: MemoryBroker, sandbox: SandboxedRuntime, packages: Packages, tmp_path: Path
+) -> Iterator[Make]:
     """Makes executors, each with a boot of its own; they are stopped at the end."""
     made: list[tuple[Execute, Registry]] = []
 
@@ -74,7 +94,7 @@ def make(registry: Running, broker: MemoryBroker, sandbox: SandboxedRuntime, tmp
             btrdb_endpoint="127.0.0.1:4411", memory_bytes=512 * MIB, wall_s=60, flush_timeout_s=0.2, **changed,
         )  # fmt: skip
         asks = Registry(registry.internal, lambda: TOKEN, registry.ca, 5.0, 64 * MIB)
-        execute = Execute(settings, asks, broker.producer(), {RUNTIME: sandbox}, uuid.uuid4().hex)
+        execute = Execute(settings, asks, broker.producer(), {RUNTIME: sandbox}, uuid.uuid4().hex, packages=packages)
         made.append((execute, asks))
         return execute
 
@@ -88,8 +108,10 @@ def make(registry: Running, broker: MemoryBroker, sandbox: SandboxedRuntime, tmp
 def task(registry: Running) -> Callable[..., Message]:
     """Registers a function, makes a run of it, and gives its task message."""
 
-    def make(handler: Callable[..., Any], name: str = "mine", runtime: str = RUNTIME) -> Message:
-        view = registry.register(name=name, blob=pickled(handler)).handler
+    def make(
+        handler: Callable[..., Any], name: str = "mine", runtime: str = RUNTIME, requirements: Sequence[str] = ()
+    ) -> Message:
+        view = registry.register(name=name, blob=pickled(handler), requirements=requirements).handler
         event = Event(HOOK, str(uuid.uuid4()), ("north",), "a.zip", "", {"File": "a.zip", "DataSets": []})
         with registry.ledger.write() as session:
             (recorded,) = record_events(session, [(event, [Match(view.id, view.version, "alice", runtime)])])
@@ -282,3 +304,39 @@ def test_a_handler_that_kills_itself_is_told_as_crashed(
     make().handle([task(dies)])
 
     assert result(broker).outcome == Outcome.CRASHED
+
+
+def test_a_handler_runs_with_its_requirements_and_one_whose_are_missing_is_refused_by_name(
+    make: Make, task: Callable[..., Message], broker: MemoryBroker, index: PackageIndex
+) -> None:
+    def greets(**kwargs: Any) -> str:
+        import greeting  # type: ignore[import-not-found]
+
+        return str(greeting.WORD)
+
+    index.add("greeting", "1.0", {"greeting.py": "WORD = 'hello'"})
+
+    make().handle(
+        [task(greets, "with", requirements=["Greeting >= 1"]), task(greets, "none", requirements=["nowhere"])]
+    )
+
+    until(lambda: len(results(broker)) == 2, "two results")
+    told = {(one.outcome, one.text or (one.error and one.error.message)) for one in results(broker)}
+    assert (Outcome.SUCCEEDED, "hello") in told
+    ((_, why),) = [one for one in told if one[0] is Outcome.REFUSED]
+    assert "nowhere" in str(why)
+
+
+def test_a_run_is_handed_back_while_the_package_index_is_away(
+    registry: Running, make: Make, task: Callable[..., Message], index: PackageIndex
+) -> None:
+    message = task(lambda **kwargs: "ran", requirements=["greeting<7"])
+    index.broken = True
+    try:
+        make().handle([message])
+        until(lambda: run_of(registry, message).state == "queued", "the hand-back")
+    finally:
+        index.broken = False
+
+    (attempt,) = run_of(registry, message).attempts
+    assert "INDEX_AWAY: the package index is away" in attempt.reason

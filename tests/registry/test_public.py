@@ -143,6 +143,13 @@ def test_the_largest_pickle_goes_through(registry: Running) -> None:
         ({"blob": b""}, "blob: is empty; it should be a function pickled with dill"),
         ({"blob": b"no pickle"}, "blob: is not a pickle that can be read: at byte 0"),
         ({"blob": b"\x80\x04\x8c\x04math\x8c\x04sqrt\x93."}, "blob: holds only a reference to module 'math'"),
+        ({"requirements": ["numpy", "-e ."]}, "requirements[1]: '-e .' is no requirement"),
+        (
+            {"requirements": ["a @ https://example.com/a.whl"]},
+            "names an address; packages come from this installation's",
+        ),
+        ({"requirements": ["a"] * 51}, "requirements: are 51; there should be at most 50"),
+        ({"dependencies": "numpy\n???"}, "requirements[1]: '???' is no requirement"),
         ({"python_version": "three"}, "python_version: 'three' is no Python version; it should be like 3.11.7"),
         ({"python_version": "3.8.18"}, "python_version: is 3.8.18, but the pickle was made by Python 3.11"),
         ({"api_key": KEYS["bob"]}, "api_key: is not the key of the call"),

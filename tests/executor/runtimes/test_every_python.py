@@ -11,6 +11,7 @@ import pytest
 from sqlalchemy import select
 
 from devstack import runtimes
+from executor.packages import Bounds, Packages
 from executor.sandbox.job import MIB, Access, Runtime
 from executor.sandbox.runtime import SandboxedRuntime
 from ledger.handlers import blob
@@ -18,6 +19,7 @@ from ledger.tables import HandlerVersionRow
 from schemas.records import Outcome
 from tests import btrdb_server
 from tests.executor.sandbox.conftest import make_job
+from tests.package_index import serving
 from tests.registry_server import KEYS, Running, running
 
 ORDINARY = ("py3.6", "py3.7", "py3.13")
@@ -87,3 +89,20 @@ def test_a_handler_registered_from_each_python_runs_in_that_pythons_sandbox_and_
     assert (ended.outcome, ended.error) == (Outcome.SUCCEEDED, None)
     assert ended.text == f"{name.removeprefix('py')} /a.cfg 6.0 5 0"
     assert ended.log.startswith("names: File, RequestID, SubmittedAt")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_requirements_are_installed_for_each_python_by_its_own_pip(name: str, tmp_path: Path) -> None:
+    python = python_of(name)
+    bounds = Bounds(64 * MIB, 16 * MIB, 120.0, 512 * MIB)
+    with serving() as index:
+        index.add("greeting", "1.0", {"greeting.py": "WORD = 'hello'\n"}, ["numpy"])
+
+        packages = Packages(tmp_path, {name: python}, index.of(), bounds)
+        with packages.lent(name, ["greeting"]) as lock:
+            site = tmp_path / lock / "lib" / f"python{name.removeprefix('py')}" / "site-packages"
+            found = sorted(path.name for path in site.iterdir() if not path.name.startswith("__"))
+
+    # numpy is the runtime's own
+    assert found == ["greeting-1.0.dist-info", "greeting.py"]
