@@ -1,0 +1,51 @@
+"""Static membership (KIP-345): who comes back under its name within the session finds its partitions, and nobody is disturbed."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Callable
+
+from schemas.topics import Topic
+from stream.kafka import KafkaBroker
+from stream.kafka_member import KafkaMember
+from stream.settings import StreamSettings
+
+PATIENCE_S = 60.0
+
+
+def turning(members: list[KafkaMember], true: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not true():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s for {what}"
+        for member in members:
+            member.poll(0.05, 10)
+
+
+def generation(member: KafkaMember) -> int:
+    found = member._client._coordinator.generation_if_stable()
+    return int(found.generation_id) if found is not None else -1
+
+
+def test_a_member_that_restarts_under_its_name_moves_no_partition(kafka_bootstrap: str) -> None:
+    settings = StreamSettings(bootstrap_servers=kafka_bootstrap, replication=1, session_timeout_ms=15_000)
+    broker = KafkaBroker(settings)
+    topic, group = f"topic-{uuid.uuid4().hex[:8]}", f"group-{uuid.uuid4().hex[:8]}"
+    broker.admin().ensure_topics([Topic(topic, "key", 4, 3_600_000)], 1, settings.max_message_bytes)
+
+    def member(name: str) -> KafkaMember:
+        made = broker.consumer([topic], group, instance=name)
+        assert isinstance(made, KafkaMember)
+        return made
+
+    one, two = member("pod-1"), member("pod-2")
+    turning([one, two], lambda: len(one.assignment()) == len(two.assignment()) == 2, "two partitions each")
+    had, before = one.assignment(), generation(two)
+
+    one.close()
+    again = member("pod-1")
+    turning([again, two], again.assignment, "its partitions")
+
+    assert again.assignment() == had
+    assert generation(two) == before
+    broker.close()
