@@ -43,7 +43,7 @@ def conclude(supervision: Supervision, death: Death, spool: Path | None) -> Ende
     if watch.killed_by_kernel() and outcome in (Outcome.FAILED, Outcome.CRASHED):
         told = f" ({error.type}: {error.message})" if error is not None and outcome is Outcome.FAILED else ""
         outcome, text = Outcome.OUT_OF_MEMORY, ""
-        error = RunError("MemoryLimit", f"{stopped_by_kernel(job.limits.memory_bytes)}{told}")
+        error = RunError("MemoryLimit", f"{stopped_by_kernel()}{told}")
     if outcome is Outcome.OUT_OF_MEMORY and error is not None:
         error = RunError(error.type, f"{error.message} ({_figures(job, peak)})", error.traceback)
     kept = outcome in (Outcome.SUCCEEDED, Outcome.FAILED)

@@ -147,7 +147,6 @@ def _isolate(built: filesystem.Root, access: Access, nobody: bool, machine: str,
     outer = namespaces.NOBODY if nobody else 0
     lo, listen = filesystem.addresses(access)
     scratch = {"folders": list(built.scratch_folders), "links": dict(built.scratch_links), "user": outer}
-    user = {"flags": namespaces.NEW_USER, "inner": namespaces.NOBODY, "outer": outer}
     steps = [
         session(),
         Step(
@@ -168,22 +167,7 @@ def _isolate(built: filesystem.Root, access: Access, nobody: bool, machine: str,
         ),
         *_packages(access),
         Step("hand over", "the relay takes the listener, the watch the scratch", "network", "hand_over", {}),
-        Step("become nobody", "no user of the host, where it may be mapped", "privileges", "user", {"user": outer}),
-        Step(
-            "enter own user namespace",
-            "after all mounts: from here on no capability reaches them, and RLIMIT_NPROC counts this run alone",
-            "privileges",
-            "user_namespace",
-            user,
-        ),
-        Step("drop capabilities", "those that the new user namespace gave", "privileges", "capabilities", {}),
-        Step(
-            "no new privileges",
-            "set-user-id programs stay harmless; Landlock asks for it",
-            "privileges",
-            "no_new_privileges",
-            {},
-        ),
+        *_give_up_privileges(outer),
         Step(
             "limit resources",
             "what does not depend on the run",
@@ -220,6 +204,28 @@ def _packages(access: Access) -> tuple[Step, ...]:
             "root",
             "packages",
             given,
+        ),
+    )
+
+
+def _give_up_privileges(outer: int) -> tuple[Step, ...]:
+    user = {"flags": namespaces.NEW_USER, "inner": namespaces.NOBODY, "outer": outer}
+    return (
+        Step("become nobody", "no user of the host, where it may be mapped", "privileges", "user", {"user": outer}),
+        Step(
+            "enter own user namespace",
+            "after all mounts: from here on no capability reaches them, and RLIMIT_NPROC counts this run alone",
+            "privileges",
+            "user_namespace",
+            user,
+        ),
+        Step("drop capabilities", "those that the new user namespace gave", "privileges", "capabilities", {}),
+        Step(
+            "no new privileges",
+            "set-user-id programs stay harmless; Landlock asks for it",
+            "privileges",
+            "no_new_privileges",
+            {},
         ),
     )
 

@@ -202,7 +202,7 @@ class Supervision:
         if self.seen.ended is not None or self.seen.cut is not None:
             return
         if self.child.watch.killed_by_kernel():
-            self.seen.cut = (Outcome.OUT_OF_MEMORY, stopped_by_kernel(limits.memory_bytes))
+            self.seen.cut = (Outcome.OUT_OF_MEMORY, stopped_by_kernel())
         elif held.total > limits.memory_bytes:
             parts = [f"{_mib(held.anonymous)} in {held.processes} process{'es' if held.processes != 1 else ''}"]
             parts += [f"{_mib(held.scratch)} of files"]
@@ -283,9 +283,9 @@ def _hand_over(job: Job, access: Access, child: Child) -> bytes:
     return protocol.frame(body) + protocol.raw_frame(job.blob)
 
 
-def stopped_by_kernel(limit: int) -> str:
+def stopped_by_kernel() -> str:
     """What a run is told whose process the kernel killed."""
-    return f"the kernel killed one of its processes at its limit of {_mib(limit)}"
+    return "the kernel killed one of its processes at its memory limit"
 
 
 def _mib(size: int) -> str:
