@@ -71,7 +71,7 @@ lock-runtimes: $(STAMP)
 	@$(BIN)/python -m devstack runtimes --lock
 
 chaos: $(STAMP)
-	@$(BIN)/python -W ignore::RuntimeWarning -m tests.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED))
+	@$(BIN)/python -W ignore -m tests.chaos $(if $(DURATION),--duration $(DURATION)) $(if $(SEED),--seed $(SEED))
 
 bench-latency: $(STAMP)
 	@$(BIN)/python -m bench.latency
