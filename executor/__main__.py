@@ -137,7 +137,8 @@ def _start_runtimes(
             started.start()
             metrics.sandbox_level.labels(runtime=name, level=started.level).set(1)
             for layer, state in started.layers.items():
-                metrics.sandbox_layer.labels(layer=layer).set(1 if state == "on" else 0)
+                if not state.startswith("left out"):  # by the level, which is told for itself
+                    metrics.sandbox_layer.labels(layer=layer).set(1 if state == "on" else 0)
             runtimes[name] = started
         else:
             runtimes[name] = SleepingRuntime(name, make, settings.idle_s)
