@@ -33,7 +33,7 @@ class Stack:
         self.bootstrap = self._kafka.bootstrap
 
     def start(self, progress: Progress) -> None:
-        """Starts all parts in order, telling progress of each; raises the supervisor's error naming the part that did not."""
+        """Starts all parts, telling progress of each; raises the supervisor's error naming the part that did not."""
         if self._kafka.argv:
             self.supervisor.add(Process("kafka", self._kafka.argv, self._kafka.env, ready=self._kafka.ready))
         for process in self._processes():

@@ -78,11 +78,11 @@ class Supervisor:
         self._progress: Progress = lambda text: None
 
     def add(self, process: Process) -> None:
-        """Before start(): one more process; started after those added before."""
+        """Before start(): one more process. All are started at once: each waits by itself for what it needs, as it must at any time."""
         self._kept.append(_Kept(process))
 
     def start(self, progress: Progress) -> None:
-        """Starts all in order, each when the one before is ready; blocks. Raises StartFailed, with all of them stopped again."""
+        """Starts all, waits until each is ready; blocks. Raises StartFailed, with all of them stopped again."""
         for folder in ("pids", "logs"):
             (self._state / folder).mkdir(parents=True, exist_ok=True)
         self._pid_file("supervisor").write_text(str(os.getpid()))
@@ -130,7 +130,9 @@ class Supervisor:
     def _keep(self) -> None:
         try:
             for kept in self._kept:
-                self._bring_up(kept)
+                self._fork(kept)
+            for kept in self._kept:
+                self._await(kept)
             self._up.set()
             while not self._stopping.wait(LOOK_S):
                 for kept in self._kept:
@@ -142,10 +144,8 @@ class Supervisor:
             for kept in reversed(self._kept):
                 self._end(kept)
 
-    def _bring_up(self, kept: _Kept) -> None:
-        name = kept.process.name
-        began = time.monotonic()
-        self._fork(kept)
+    def _await(self, kept: _Kept) -> None:
+        name, began = kept.process.name, kept.started_at
         while not kept.process.ready():
             assert kept.child is not None
             if self._stopping.is_set():

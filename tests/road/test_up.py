@@ -15,7 +15,9 @@ from devstack import kafka
 pytestmark = [pytest.mark.road, pytest.mark.slow]
 
 ROOT = Path(__file__).resolve().parents[2]
-PARTS = {"kafka", "btrdb", "mail", "registry", "dispatcher", "executor", "notifier", "supervisor"}
+PARTS = {
+    "kafka", "btrdb", "mail", "registry", "dispatcher", "executor", "notifier", "ctingress", "downloads", "supervisor",
+}  # fmt: skip
 NAMES = (
     "BTRDB_ENDPOINTS",
     "BTRDB_API_KEY",
