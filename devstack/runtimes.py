@@ -99,9 +99,8 @@ def _minor(path: Path) -> str:
 def built(folder: Path = BUILT) -> dict[str, Path]:
     """What `make runtimes` has made and what is still as its list says: name -> interpreter, the oldest Python first."""
     found = {}
-    for one in chosen():
-        stamp = _stamp_file(folder, one)
-        if stamp.exists() and stamp.read_text() in {_stamp(wanted) for wanted in listed() if wanted.name == one.name}:
+    for one in listed():
+        if _is_built(folder, one):
             found[one.name] = folder / one.name / "bin" / "python"
     return found
 
@@ -129,10 +128,9 @@ def build(
         if names and one.name not in names:
             continue
         python = into / one.name / "bin" / "python"
-        stamp = _stamp_file(into, one)
         if one.minor not in pythons:
             progress(f"{one.name}: left out, this machine has no Python {one.minor}")
-        elif stamp.exists() and stamp.read_text() == _stamp(one) and python.exists():
+        elif _is_built(into, one, _client_stamp()) and python.exists():
             done[one.name] = python
         else:
             waiting.append(one)
@@ -172,8 +170,12 @@ def _make(one: Listed, python: Path, into: Path, client: Path, progress: Progres
     pins = pinned(one.file.read_text())
     if not pins:
         raise BuildFailed(f"{one.name}: {one.file} pins nothing yet; `make lock-runtimes` resolves it")
-    progress(f"{one.name}: {len(pins)} packages for {python}")
-    shutil.rmtree(home, ignore_errors=True)
+    client_alone = _is_built(into, one)
+    if client_alone:
+        progress(f"{one.name}: our client has changed")
+    else:
+        progress(f"{one.name}: {len(pins)} packages for {python}")
+        shutil.rmtree(home, ignore_errors=True)
     log = into / f"{one.name}.log"
     own = home / "bin" / "python"
     pip = [str(own), "-m", "pip", "install", "--disable-pip-version-check", "--no-input", "--progress-bar", "off"]
@@ -186,15 +188,17 @@ def _make(one: Listed, python: Path, into: Path, client: Path, progress: Progres
             [*pip, *exactly, f"{scratch}/pip.txt"],
             [*pip, *exactly, str(one.file)],
         ]
+        if client_alone:
+            steps = []
         if _runs_client(one):
-            steps.append([*pip, "--no-deps", str(client)])
+            steps.append([*pip, "--no-deps", "--force-reinstall", str(client)])
         for step in steps:
             if subprocess.run(
                 step, stdout=said, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False
             ).returncode:
                 last = " / ".join(log.read_text().strip().splitlines()[-3:])
                 raise BuildFailed(f"{one.name} could not be built: {last}; all of it is in {log}")
-    _stamp_file(into, one).write_text(_stamp(one))
+    _stamp_file(into, one).write_text(f"{_stamp(one)}\n{_client_stamp()}\n")
     progress(f"{one.name}: built in {time.monotonic() - began:.0f} s")
     return own
 
@@ -214,12 +218,24 @@ def _stamp_file(folder: Path, one: Listed) -> Path:
 
 
 def _stamp(one: Listed) -> str:
-    """Changes with everything that a build is made of, but for the interpreter's own patches."""
-    whole = hashlib.sha256(_FORM.encode() + one.file.read_bytes())
+    """Changes with everything that a build is made of, but for the interpreter's own patches and our client."""
+    return hashlib.sha256(_FORM.encode() + one.file.read_bytes()).hexdigest()
+
+
+def _client_stamp() -> str:
+    """Changes with our client."""
+    whole = hashlib.sha256()
     for file in sorted((ROOT / "client").rglob("*")):
         if file.suffix in (".py", ".toml") and "build" not in file.parts:
             whole.update(file.read_bytes())
     return whole.hexdigest()
+
+
+def _is_built(folder: Path, one: Listed, client: str = "") -> bool:
+    """Whether its list is as it was built; with client: and our client too."""
+    stamp = _stamp_file(folder, one)
+    lines = stamp.read_text().splitlines() if stamp.exists() else []
+    return lines[:1] == [_stamp(one)] and (not client or lines[1:] == [client])
 
 
 def lock(progress: Progress, names: Collection[str] = (), folder: Path = LISTS) -> None:

@@ -86,6 +86,11 @@ def test_what_is_built_is_left_alone_until_its_list_changes(tmp_path: Path) -> N
         runtimes.build(said.append, (), False, lists, tmp_path / "built", pythons)
     assert said[-1] == "built already: py3.14"
 
+    stamp = tmp_path / "built" / "py3.14" / ".built"
+    stamp.write_text(stamp.read_text().splitlines()[0] + "\nanother client\n")
+    runtimes.build(said.append, (), False, lists, tmp_path / "built", pythons)
+    assert said[-2] == "py3.14: our client has changed"
+
     file.write_text(file.read_text() + "# changed\n")
     runtimes.build(said.append, (), False, lists, tmp_path / "built", pythons)
     assert said[-1].startswith("py3.14: built in")
