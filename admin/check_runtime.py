@@ -48,7 +48,7 @@ def check_runtime(
 
     Run it where the interpreter is. Exit code 1 when a handler would be refused, 2 when the runtime cannot be had.
     """
-    interpreter = python or _configured(name)
+    interpreter = (python or _configured(name)).absolute()
     with desk.ledger() as ledger:
         with ledger.read() as session:
             found = codes(session, name)
