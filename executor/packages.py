@@ -49,6 +49,8 @@ from schemas.records import Outcome
 log = structlog.get_logger()
 
 USED = ".used"
+LEFT_S = 3600.0
+"""Older than any install can be."""
 
 
 class IndexAway(TryLater):
@@ -96,8 +98,9 @@ class Packages:
     """The cache of one executor. Many threads may ask at once; the same lock is made once."""
 
     def __init__(self, folder: Path, runtimes: Mapping[str, Path], index: Index, bounds: Bounds) -> None:
-        """folder: made when it is not there; runtimes: name -> interpreter."""
+        """folder: made when it is not there; runtimes: name -> interpreter. Raises ValueError for a folder that others may write."""
         folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+        _own(folder)
         self.folder = folder
         self._runtimes = runtimes
         self._index = index
@@ -229,6 +232,19 @@ class Packages:
                 return
             if path.name != kept and _remove(path):
                 total -= size
+
+
+def _own(folder: Path) -> None:
+    """Whoever can write there gives handlers their code. Removes what a killed process left half made."""
+    facts = folder.lstat()
+    if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid() or facts.st_mode & 0o022:
+        raise ValueError(
+            f"EXECUTOR_PACKAGES_DIR: {folder} should be a folder that this user owns and nobody else may write"
+        )
+    for left in folder.glob(".new-*"):
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime < time.time() - LEFT_S:
+                shutil.rmtree(left)
 
 
 def _told(ended: Ended, away: str, bounds: Bounds) -> Path:

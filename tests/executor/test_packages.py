@@ -173,6 +173,14 @@ def test_more_than_may_be_installed_is_refused_with_the_limit(
         pass
 
 
+def test_a_folder_that_others_may_write_is_refused_at_start(make: Callable[..., Packages], tmp_path: Path) -> None:
+    make()
+    (tmp_path / "packages").chmod(0o777)
+
+    with pytest.raises(ValueError, match=r"EXECUTOR_PACKAGES_DIR: .* nobody else may write"):
+        make()
+
+
 def test_requirements_are_spelled_in_one_way_and_have_no_address() -> None:
     assert normalized(["Foo_Bar >=1, <2", "foo.bar<2,>=1", "a"]) == ("a", "foo-bar<2,>=1")
     with pytest.raises(RequirementsRefused, match="names an address"):
