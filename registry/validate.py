@@ -42,7 +42,7 @@ def check_registration(given: api.Registration, caller: Caller, accepts: Accepts
     if given.user and given.user != caller.user:
         raise Refusal.invalid("user", f"is {_short(given.user)}, but the key is {caller.user}'s; it should be empty")
     if given.dependencies.strip():
-        raise Refusal.invalid("dependencies", "cannot be installed here; it should be empty: use what the runtime has")
+        raise Refusal.invalid("dependencies", "is not read; it should be empty: requirements say what a handler needs")
     if given.hook not in hook_names():
         raise Refusal.invalid("hook", f"{_short(given.hook)} is no hook; there are: {', '.join(hook_names())}")
     facts = _check_blob(given.blob, accepts)
@@ -62,7 +62,7 @@ def check_registration(given: api.Registration, caller: Caller, accepts: Accepts
         source=given.source[:SOURCE_LENGTH].replace("\0", ""),
         first_line=max(given.first_line, 0),
         file_name=given.file_name[:1000].replace("\0", ""),
-        requirements=_requirements([*given.requirements, *given.dependencies.splitlines()]),
+        requirements=_requirements(list(given.requirements)),
     )
     return handler, notes
 

@@ -148,7 +148,7 @@ class Registration(_message.Message):
     notify_on_success: _builtins.str
     notify_on_failure: _builtins.str
     dependencies: _builtins.str
-    """the same as requirements, one a line"""
+    """empty: requirements say what a handler needs"""
     user: _builtins.str
     api_key: _builtins.str
     """the same as in the call's metadata"""

@@ -21,7 +21,8 @@ _HANDLER = (
 _REGISTRATION = (
     "string name 1, string hook 2, repeated string tags 3, bytes blob 4, string notify_on_success 5, string notify_on_failure 6, "
     "string dependencies 7, string user 8, string api_key 9, string python_version 100, string dill_version 101, "
-    "repeated Package packages 102, string source 103, int32 first_line 104, string file_name 105"
+    "repeated Package packages 102, string source 103, int32 first_line 104, string file_name 105, "
+    "repeated string requirements 106"
 )
 _MESSAGES = {
     "Hook": "string name 1",
