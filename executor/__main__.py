@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import signal
 import sys
-import tempfile
 import threading
 import uuid
 from collections.abc import Mapping
@@ -19,6 +17,7 @@ from executor.keep import Keeper
 from executor.packages import Packages
 from executor.sandbox import filesystem
 from executor.sandbox.job import Access, SandboxUnavailable
+from executor.sandbox.own_folder import OwnFolder
 from executor.sandbox.recycle import Lifetime
 from executor.sandbox.runtime import Runtime, SandboxedRuntime
 from executor.sandbox.sleep import SleepingRuntime
@@ -50,10 +49,10 @@ def main() -> int:
     from_environment(TelemetrySettings).serve(health)
     try:
         keeper = Keeper(ObjectStore(settings.files) if settings.files else None)
-        spool = Path(tempfile.mkdtemp(prefix="eventproc-files-")) if settings.files else None
+        spool = OwnFolder("eventproc-files-") if settings.files else None
         bounds = settings.bounds(settings.memory_bytes)
         packages = Packages(settings.packages_dir, interpreters, settings.index(), bounds)
-        runtimes = _start_runtimes(settings, interpreters, spool, packages.folder)
+        runtimes = _start_runtimes(settings, interpreters, spool.path if spool else None, packages.folder)
     except (SandboxUnavailable, ValueError) as error:
         print(f"executor: {error}", file=sys.stderr)
         return 2
@@ -103,7 +102,7 @@ def main() -> int:
     registry.close()
     broker.close()
     if spool is not None:
-        shutil.rmtree(spool, ignore_errors=True)
+        spool.close()
     return 0
 
 

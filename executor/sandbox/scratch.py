@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import itertools
 import os
-import shutil
 import socket
 import stat
-import subprocess
-import tempfile
 from pathlib import Path
 from typing import Protocol
 
 from executor.sandbox.job import SandboxUnavailable
+from executor.sandbox.own_folder import OwnFolder, remove
 
 PREFIX = "eventproc-scratch-"
 ENTRIES = 100_000
@@ -118,7 +115,7 @@ class Folder:
 
     def close(self) -> None:
         """Removes it, whatever the run left: folders that are locked, or nested deeper than a path can be long."""
-        _remove(self._path)
+        remove(self._path)
 
 
 class Folders:
@@ -127,19 +124,18 @@ class Folders:
     def __init__(self, parent: Path) -> None:
         """Raises SandboxUnavailable when parent cannot be written or its path is too long for a socket's."""
         try:
-            self._path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
-            self._lock = _locked(self._path / "lock")
+            self._own = OwnFolder(PREFIX, parent)
         except OSError as error:
             raise SandboxUnavailable(
                 "memory", f"no scratch in {parent}: {error}", "EXECUTOR_SCRATCH_DIR names a folder that can be written"
             ) from error
+        self._path = self._own.path
         self._path.chmod(0o711)
         self._numbers = itertools.count(1)
         if len(str(self._path)) > SOCKET_PATH - len("/1234567890/btrdb"):
             self.close()
             why = f"{self._path} is too long for the paths of sockets"
             raise SandboxUnavailable("network", why, "EXECUTOR_SCRATCH_DIR names a folder with a shorter path")
-        _clear(parent)
 
     def make(self, user: int) -> Folder:
         """A new folder. Raises OSError."""
@@ -147,38 +143,7 @@ class Folders:
 
     def close(self) -> None:
         """Removes all."""
-        _remove(self._path)
-        os.close(self._lock)
-
-
-def _remove(path: Path) -> None:
-    """Python's own way is quick, but gives up at locked folders, and at a thousand within each other by raising."""
-    with contextlib.suppress(RecursionError, OSError):
-        shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
-        for command in (["chmod", "-R", "u+rwx"], ["rm", "-rf"]):
-            subprocess.run([*command, str(path)], stderr=subprocess.DEVNULL, check=False, timeout=60)
-
-
-def _locked(path: Path) -> int:
-    """A descriptor that holds the lock; raises BlockingIOError when another process does."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        os.close(descriptor)
-        raise
-    return descriptor
-
-
-def _clear(parent: Path) -> None:
-    """What executors left that were killed: their locks ended with them."""
-    for old in parent.glob(PREFIX + "*"):
-        if old.is_symlink() or old.stat().st_uid != os.geteuid() or not (old / "lock").exists():
-            continue
-        with contextlib.suppress(OSError):
-            os.close(_locked(old / "lock"))
-            _remove(old)
+        self._own.close()
 
 
 def _is_tmpfs(path: Path) -> bool:

@@ -6,7 +6,6 @@ import contextlib
 import itertools
 import os
 import platform
-import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from executor.sandbox.environment import CA_BUNDLE, SCRATCH, zygote_environment
 from executor.sandbox.job import Access, RequirementsRefused, Runtime, SandboxLost, SandboxUnavailable
 from executor.sandbox.levels import Level
 from executor.sandbox.memory import Watch, pid_of
+from executor.sandbox.own_folder import OwnFolder
 from executor.sandbox.recycle import Age
 from executor.sandbox.scratch import Folder, Folders, Mounted, Scratch
 
@@ -117,7 +117,7 @@ class Zygote:
         self._lock = threading.Lock()
         self._children: dict[int, Child] = {}
         self._said: deque[bytes] = deque(maxlen=64)
-        self._staging = ""
+        self._staging: OwnFolder | None = None
         self._lifeline = -1
         self._control: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
@@ -161,8 +161,8 @@ class Zygote:
             if self._level is Level.POD:
                 self._folders = Folders(self._scratch_dir)
                 return pod.make(built, access, nobody, machine, abi)
-            self._staging = tempfile.mkdtemp(prefix="eventproc-root-")
-            return plan.make(built, access, self._staging, nobody, machine, abi)
+            self._staging = OwnFolder("eventproc-root-")
+            return plan.make(built, access, str(self._staging.path), nobody, machine, abi)
         except ValueError as error:
             raise SandboxUnavailable("seccomp", str(error), "Run the executor on one of these machines.") from error
 
@@ -244,8 +244,8 @@ class Zygote:
         if self._control is not None:
             with contextlib.suppress(OSError):
                 self._control.shutdown(socket.SHUT_RDWR)
-        if self._staging:
-            shutil.rmtree(self._staging, ignore_errors=True)
+        if self._staging is not None:
+            self._staging.close()
         if self._folders is not None:
             self._folders.close()
             self._folders = None
