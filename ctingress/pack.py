@@ -37,7 +37,7 @@ class Packed:
 def pack(files: Sequence[Received], folder: Path, limits: Limits) -> Packed:
     """One checked zip of what came, in folder when it has to be made. Blocks; raises BadArchive saying what would be taken."""
     if not files:
-        raise BadArchive(f"there is no file; send {TAKEN}")
+        raise BadArchive(f"is empty; send {TAKEN}")
     for file in files:
         if not file.path.is_file():
             raise BadArchive(f"{file.name}: there is no such file" if len(files) > 1 else "there is no such file")

@@ -38,7 +38,8 @@ from telemetry import metrics
 log = structlog.get_logger()
 
 LONGEST_TAG, MOST_TAGS, LONGEST_NAME, LONGEST_ONCE = 200, 100, 255, 255
-_FORM = ("multipart/form-data", "application/x-www-form-urlencoded")
+_FORM = "multipart/form-data"
+"""Any other content type is the archive itself: curl's --data-binary says application/x-www-form-urlencoded."""
 _CHUNK = 1 << 20
 
 

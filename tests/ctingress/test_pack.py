@@ -74,7 +74,7 @@ def test_a_bare_cff_is_taken(tmp_path: Path, cfg: Cfg) -> None:
 @pytest.mark.parametrize(
     ("files", "why"),
     [
-        ({}, "there is no file; send a zip"),
+        ({}, "is empty; send a zip"),
         ({"a.zip": b"not a zip"}, "is no archive, or a damaged one; send a zip"),
         ({"a.cfg": b"North,Relay,1999"}, "is one part of a recording"),
         ({"a.zip": b"", "b.zip": b""}, "a.zip is not part of a recording; .* one archive at a time"),

@@ -153,6 +153,12 @@ def test_the_data_is_written_under_the_uploaders_key(
     assert events(broker) == []
 
 
+def test_curls_own_content_type_is_no_form(http: TestClient, archive: bytes) -> None:
+    headers = {"Content-Type": "application/x-www-form-urlencoded"}
+    answer = http.post("/v1/archives", content=archive, headers=headers)
+    assert answer.status_code == 202, answer.text
+
+
 @pytest.mark.parametrize("field", ["file", "anything"])
 def test_a_form_file_is_taken_under_its_own_name(http: TestClient, archive: bytes, field: str) -> None:
     answer = http.post("/v1/archives", files={field: ("Störfall 1.zip", archive)})
@@ -196,7 +202,7 @@ def test_by_a_setting_the_same_content_and_tags_are_the_same_upload(
 @pytest.mark.parametrize(
     ("query", "body", "code", "why"),
     [
-        ({}, b"", 422, "there is no file; send a zip"),
+        ({}, b"", 422, "the archive is empty; send a zip"),
         ({}, b"hello", 422, "is no archive, or a damaged one; send a zip"),
         ({}, b"x" * (4 * MIB + 1), 413, "the upload has 4194305 bytes; at most 4194304 are taken"),
         ({"timezone": "Mars/Olympus"}, b"x", 400, "timezone: "),
