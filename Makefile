@@ -27,7 +27,7 @@ help:
 	@echo "make lock-runtimes   the same for executor/runtimes/*.txt"
 	@echo "make clean           removes .venv, .devstack and .cache"
 
-$(STAMP): requirements/all.txt client/pyproject.toml devstack/install
+$(STAMP): requirements/all.txt client/pyproject.toml client/setup.cfg devstack/install
 	@PYTHON="$(PYTHON)" devstack/install $(VENV)
 	@touch $(STAMP)
 

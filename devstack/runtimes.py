@@ -187,11 +187,10 @@ def _make(one: Listed, python: Path, into: Path, client: Path, progress: Progres
             [str(python), "-m", "venv", str(home)],
             [*pip, *exactly, f"{scratch}/pip.txt"],
             [*pip, *exactly, str(one.file)],
+            [*pip, "--no-deps", "--force-reinstall", str(client)],
         ]
         if client_alone:
-            steps = []
-        if _runs_client(one):
-            steps.append([*pip, "--no-deps", "--force-reinstall", str(client)])
+            steps = steps[-1:]
         for step in steps:
             if subprocess.run(
                 step, stdout=said, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, check=False
@@ -208,11 +207,6 @@ def pinned(text: str) -> dict[str, str]:
     return {found[1]: found[0] for found in re.finditer(r"^([\w.-]+)==(?:.*\\\n)*.*\n", text, re.MULTILINE)}
 
 
-def _runs_client(one: Listed) -> bool:
-    oldest = re.search(r'requires-python = ">=3\.(\d+)"', (ROOT / "client" / "pyproject.toml").read_text())
-    return oldest is not None and int(one.minor.split(".")[1]) >= int(oldest[1])
-
-
 def _stamp_file(folder: Path, one: Listed) -> Path:
     return folder / one.name / ".built"
 
@@ -226,7 +220,7 @@ def _client_stamp() -> str:
     """Changes with our client."""
     whole = hashlib.sha256()
     for file in sorted((ROOT / "client").rglob("*")):
-        if file.suffix in (".py", ".toml") and "build" not in file.parts:
+        if file.suffix in (".py", ".toml", ".cfg") and "build" not in file.parts:
             whole.update(file.read_bytes())
     return whole.hexdigest()
 

@@ -1,7 +1,5 @@
 """Where the platform is and who is asking."""
 
-from __future__ import annotations
-
 import os
 import re
 from typing import Any, Optional, Tuple

@@ -9,5 +9,19 @@ from btrdbextras.eventproc.eventproc import (
     register,
     upload_file,
 )
+from btrdbextras.eventproc.sample import sample_event
+from btrdbextras.eventproc.trying import Trial, Upload, try_handler
 
-__all__ = ["Handler", "_uploads", "deregister", "hooks", "list_handlers", "register", "upload_file"]
+__all__ = [
+    "Handler",
+    "Trial",
+    "Upload",
+    "_uploads",
+    "deregister",
+    "hooks",
+    "list_handlers",
+    "register",
+    "sample_event",
+    "try_handler",
+    "upload_file",
+]

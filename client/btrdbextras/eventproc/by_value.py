@@ -3,8 +3,6 @@
 What it writes loads with plain dill: neither this package nor the user's modules are needed there.
 """
 
-from __future__ import annotations
-
 import builtins
 import contextlib
 import enum
@@ -24,7 +22,21 @@ from btrdbextras.eventproc.names import HERE, found_by_name, is_own, names_in
 _POP = b"0"  # a call for its effect leaves its value on the stack
 _NEVER = ("__builtins__", "__name__", "__loader__", "__spec__")
 _LENT = {"ep": HERE + ".eventproc"}  # where handlers run, this name is there already
+_CALL = b"R"
 _CELL = type((lambda held: lambda: held)(0).__closure__[0])  # type: ignore[index]
+
+
+def _binder() -> Any:
+    cell = None
+
+    def bind(value: Any) -> None:
+        nonlocal cell
+        cell = value
+
+    return bind
+
+
+_BIND = _binder().__code__
 
 
 class ByValue(dill.Pickler):  # type: ignore[misc]
@@ -159,7 +171,7 @@ class ByValue(dill.Pickler):  # type: ignore[misc]
         for name in sorted(found.globals & set(function.__globals__)):
             with self._at("global %r of %s" % (name, label)):
                 self._fill_global(function.__globals__, name, found.used)
-        for name, cell in zip(code.co_freevars, function.__closure__ or ()):  # noqa: B905 - not on Python 3.7
+        for name, cell in zip(code.co_freevars, function.__closure__ or ()):  # noqa: B905 - not before Python 3.10
             with self._at("enclosed variable %r of %s" % (name, label)):
                 self._fill_cell(cell)
         defaults = function.__defaults__ or ()
@@ -201,9 +213,19 @@ class ByValue(dill.Pickler):  # type: ignore[misc]
         try:
             value = cell.cell_contents
         except ValueError:  # not bound yet
-            self._do(delattr, (cell, "cell_contents"))
-        else:
+            if sys.version_info >= (3, 7):  # made bound to None; 3.6 leaves it so
+                self._do(delattr, (cell, "cell_contents"))
+            return
+        if sys.version_info >= (3, 7):
             self._do(setattr, (cell, "cell_contents", value))
+        else:
+            self._do_bind(cell, value)
+
+    def _do_bind(self, cell: Any, value: Any) -> None:
+        """Python 3.6 writes a cell by code alone: that of a function that encloses it, called when it is loaded."""
+        self.save_reduce(_create_function, (_BIND, {}, "bind", None, (cell,)))
+        self.save((value,))
+        self.write(_CALL + _POP)
 
     def _fill_modules(self, _: Any = None) -> None:
         """Sends of the user's modules what any code so far may use."""

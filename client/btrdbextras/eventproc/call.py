@@ -1,7 +1,5 @@
 """Calls to the platform: dialling, deadlines, and errors that say what to do."""
 
-from __future__ import annotations
-
 import os
 import socket
 import ssl

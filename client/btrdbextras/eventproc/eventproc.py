@@ -1,7 +1,5 @@
 """What a notebook calls: hooks, list_handlers, register, deregister, upload_file."""
 
-from __future__ import annotations
-
 import datetime
 import os
 import re
@@ -109,7 +107,7 @@ def register(
 
     Returns
     -------
-    a decorator, which returns the function unchanged
+    a decorator, which returns the function unchanged, and prints what was registered and what the check in the sandbox said
 
     Raises
     ------
@@ -151,6 +149,7 @@ def register(
             file_name=pickled.file_name,
         )
         answer = call(conn, "Register", wire.message("RegisterRequest")(registration=registration))
+        print(_registered(answer))
         for note in answer.notes:
             print("note: " + note)
         return function
@@ -238,6 +237,14 @@ def _handler(sent: Any) -> Handler:
         _instant(sent.updated_at),
         sent.updated_by,
     )
+
+
+def _registered(answer: Any) -> str:
+    """What was registered, in one line."""
+    made = answer.handler
+    tags = "tags %s" % ", ".join(sorted(made.tag)) if made.tag else "every event"
+    line = "registered %r version %d (id %d) for %s" % (made.name, made.version, made.id, tags)
+    return "; ".join(part for part in (line, made.runtime and "runs on %s" % made.runtime, answer.check) if part)
 
 
 def _instant(ns: int) -> datetime.datetime:

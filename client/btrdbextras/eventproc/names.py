@@ -1,7 +1,5 @@
 """Where functions and modules come from, and which names code uses."""
 
-from __future__ import annotations
-
 import dis
 import functools
 import importlib.util

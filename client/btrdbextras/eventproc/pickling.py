@@ -1,7 +1,5 @@
 """A function -> a pickle that loads where neither its notebook nor its module is, and what is known about it."""
 
-from __future__ import annotations
-
 import functools
 import importlib
 import inspect
@@ -113,7 +111,7 @@ def _owners() -> Dict[str, List[str]]:
     return dict(metadata.packages_distributions()) if hasattr(metadata, "packages_distributions") else {}
 
 
-def _plain(function: Any) -> Optional[types.FunctionType]:
+def plain(function: Any) -> Optional[types.FunctionType]:
     """The function beneath decorators, partials, methods and callable objects."""
     for _ in range(50):
         if isinstance(function, functools.partial):
@@ -130,12 +128,12 @@ def _plain(function: Any) -> Optional[types.FunctionType]:
 
 
 def _source(function: Any) -> Tuple[str, int, str]:
-    plain = _plain(function)
-    if plain is None:
+    found = plain(function)
+    if found is None:
         return "", 0, ""
     try:
-        lines, first = inspect.getsourcelines(plain)
+        lines, first = inspect.getsourcelines(found)
     except (OSError, TypeError, SyntaxError):
-        return "", 0, plain.__code__.co_filename
+        return "", 0, found.__code__.co_filename
     source = "".join(lines)
-    return (source if len(source) <= SOURCE_LENGTH else ""), first, plain.__code__.co_filename
+    return (source if len(source) <= SOURCE_LENGTH else ""), first, found.__code__.co_filename

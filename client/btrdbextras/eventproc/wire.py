@@ -4,8 +4,6 @@ Generated code would tie this package to one protobuf; descriptors in a pool of 
 with another package that brings the same names.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
