@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 from sqlalchemy import and_, insert, select, update
 from sqlalchemy.orm import Session
@@ -27,6 +27,28 @@ class NoSuchHandler(Exception):
     """No living handler has that id."""
 
 
+EACH, DIGEST, FAILURES, NONE = "each", "digest", "failures", "none"
+NOTIFY = (EACH, DIGEST, FAILURES, NONE)
+"""When emails are sent: one for each run; runs told of together; of those alone that did not succeed; never."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a version is to be run; 0: as the installation does it for everybody.
+
+    timeout_s, memory_bytes: of one attempt; max_concurrency: of its handler's runs at a time; retries: attempts after the first
+    that failed, each retry_delay_s after the one before; notify: one of NOTIFY.
+    """
+
+    timeout_s: float = 0.0
+    memory_bytes: int = 0
+    max_concurrency: int = 0
+    retries: int = 0
+    retry_delay_s: float = 0.0
+    notify: str = EACH
+    description: str = ""
+
+
 @dataclass(frozen=True)
 class NewHandler:
     """What is registered. blob: the pickle; runtime: where it will run; packages: name -> version."""
@@ -45,6 +67,7 @@ class NewHandler:
     source: str = ""
     first_line: int = 0
     file_name: str = ""
+    options: Options = Options()
 
 
 @dataclass(frozen=True)
@@ -65,6 +88,8 @@ class HandlerView:
     updated_by: str
     updated_at_ms: int
     paused: bool
+    pause_reason: str = ""
+    options: Options = Options()
 
 
 @dataclass(frozen=True)
@@ -100,7 +125,7 @@ def register(session: Session, new: NewHandler, by: str) -> HandlerView:
     Raises NotOwner when that one belongs to somebody else. Bumps the revision.
     """
     now = now_ms(session)
-    _bump(session)  # first, so that two registrations of one name come one after the other
+    bump(session)  # first, so that two registrations of one name come one after the other
     digest = _keep_blob(session, new.blob)
     row = session.scalar(
         select(HandlerRow).where(
@@ -144,6 +169,7 @@ def register(session: Session, new: NewHandler, by: str) -> HandlerView:
             file_name=new.file_name,
             created_by=by,
             created_at_ms=now,
+            **asdict(new.options),
         )
     )
     session.flush()
@@ -179,7 +205,7 @@ def remove(session: Session, handler_id: int, by: str, admin: bool) -> HandlerVi
 
     Raises NoSuchHandler; NotOwner unless by is its owner or admin is True.
     """
-    _bump(session)
+    bump(session)
     view = get_handler(session, handler_id)
     if view is None:
         raise NoSuchHandler(f"no handler has the id {handler_id}")
@@ -251,7 +277,7 @@ def _keep_blob(session: Session, body: bytes) -> str:
     return digest
 
 
-def _bump(session: Session) -> None:
+def bump(session: Session) -> None:
     """The row's lock orders all writers of the registry."""
     changed = session.execute(update(RevisionRow).where(RevisionRow.id == 1).values(number=RevisionRow.number + 1))
     if changed.rowcount == 0:  # type: ignore[attr-defined]
@@ -276,4 +302,11 @@ def _view(row: HandlerRow, version: HandlerVersionRow) -> HandlerView:
         row.updated_by,
         row.updated_at_ms,
         row.paused,
+        row.pause_reason,
+        options_of(version),
     )
+
+
+def options_of(version: HandlerVersionRow) -> Options:
+    """The options of a version."""
+    return Options(**{one.name: getattr(version, one.name) for one in fields(Options)})

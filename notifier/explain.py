@@ -18,7 +18,7 @@ MOST_TEXT = 100_000  # characters of the returned text
 MOST_TRACEBACK = 20_000
 MOST_LOG = 8_000
 MOST_LOG_LINES = 100
-MOST_ATTEMPTS = 5
+MOST_ATTEMPTS = 12  # the first and ten retries are told in any case
 MOST_NAME = 1000  # characters of an archive's or a data set's name, or whatever else should be one line
 MOST_DATA_SETS = 25  # of those that were read, and of those that were not
 
@@ -187,7 +187,7 @@ def _attempts(run: RunView) -> str:
     if len(run.attempts) < 2:
         return ""
     told = [
-        f"{number}. {attempt.executor or 'unknown'}: {attempt.reason or 'not ended'}"
+        f"{number}. {attempt.executor or 'unknown'}: {attempt.reason[:200] or 'not ended'}"
         for number, attempt in enumerate(run.attempts, 1)
     ]
     return "; ".join(["..."] * (len(told) > MOST_ATTEMPTS) + told[-MOST_ATTEMPTS:])

@@ -37,6 +37,21 @@ class EventProcessingServiceStub:
     ListHandlers: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListHandlersRequest, _eventprocapi_pb2.ListHandlersResponse]
     Register: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.RegisterRequest, _eventprocapi_pb2.RegisterResponse]
     Deregister: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.DeregisterRequest, _eventprocapi_pb2.DeregisterResponse]
+    ListRuns: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListRunsRequest, _eventprocapi_pb2.ListRunsResponse]
+    """What happened: the caller's own runs; an admin sees all."""
+    GetRun: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.GetRunRequest, _eventprocapi_pb2.GetRunResponse]
+    ReadLog: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ReadLogRequest, _eventprocapi_pb2.ReadLogResponse]
+    """What a run has printed from a place on; asked again and again while it runs."""
+    ListVersions: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListVersionsRequest, _eventprocapi_pb2.ListVersionsResponse]
+    """A handler's versions, their code, and the way back to one. Its owner or an admin."""
+    GetSource: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.GetSourceRequest, _eventprocapi_pb2.GetSourceResponse]
+    Rollback: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.RollbackRequest, _eventprocapi_pb2.RollbackResponse]
+    Pause: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.PauseRequest, _eventprocapi_pb2.PauseResponse]
+    Resume: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ResumeRequest, _eventprocapi_pb2.ResumeResponse]
+    Replay: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ReplayRequest, _eventprocapi_pb2.ReplayResponse]
+    """Past events once more, a page of them at a time."""
+    Rekey: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.RekeyRequest, _eventprocapi_pb2.RekeyResponse]
+    """Seals the key of the call for all handlers of its user."""
 
 @_typing.type_check_only
 class EventProcessingServiceAsyncStub(EventProcessingServiceStub):
@@ -45,6 +60,21 @@ class EventProcessingServiceAsyncStub(EventProcessingServiceStub):
     ListHandlers: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListHandlersRequest, _eventprocapi_pb2.ListHandlersResponse]  # type: ignore[assignment]
     Register: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.RegisterRequest, _eventprocapi_pb2.RegisterResponse]  # type: ignore[assignment]
     Deregister: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.DeregisterRequest, _eventprocapi_pb2.DeregisterResponse]  # type: ignore[assignment]
+    ListRuns: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListRunsRequest, _eventprocapi_pb2.ListRunsResponse]  # type: ignore[assignment]
+    """What happened: the caller's own runs; an admin sees all."""
+    GetRun: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.GetRunRequest, _eventprocapi_pb2.GetRunResponse]  # type: ignore[assignment]
+    ReadLog: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ReadLogRequest, _eventprocapi_pb2.ReadLogResponse]  # type: ignore[assignment]
+    """What a run has printed from a place on; asked again and again while it runs."""
+    ListVersions: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListVersionsRequest, _eventprocapi_pb2.ListVersionsResponse]  # type: ignore[assignment]
+    """A handler's versions, their code, and the way back to one. Its owner or an admin."""
+    GetSource: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.GetSourceRequest, _eventprocapi_pb2.GetSourceResponse]  # type: ignore[assignment]
+    Rollback: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.RollbackRequest, _eventprocapi_pb2.RollbackResponse]  # type: ignore[assignment]
+    Pause: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.PauseRequest, _eventprocapi_pb2.PauseResponse]  # type: ignore[assignment]
+    Resume: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ResumeRequest, _eventprocapi_pb2.ResumeResponse]  # type: ignore[assignment]
+    Replay: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ReplayRequest, _eventprocapi_pb2.ReplayResponse]  # type: ignore[assignment]
+    """Past events once more, a page of them at a time."""
+    Rekey: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.RekeyRequest, _eventprocapi_pb2.RekeyResponse]  # type: ignore[assignment]
+    """Seals the key of the call for all handlers of its user."""
 
 class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -74,5 +104,80 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _eventprocapi_pb2.DeregisterRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_eventprocapi_pb2.DeregisterResponse, _abc.Awaitable[_eventprocapi_pb2.DeregisterResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ListRuns(
+        self,
+        request: _eventprocapi_pb2.ListRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.ListRunsResponse, _abc.Awaitable[_eventprocapi_pb2.ListRunsResponse]]:
+        """What happened: the caller's own runs; an admin sees all."""
+
+    @_abc_1.abstractmethod
+    def GetRun(
+        self,
+        request: _eventprocapi_pb2.GetRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.GetRunResponse, _abc.Awaitable[_eventprocapi_pb2.GetRunResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def ReadLog(
+        self,
+        request: _eventprocapi_pb2.ReadLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.ReadLogResponse, _abc.Awaitable[_eventprocapi_pb2.ReadLogResponse]]:
+        """What a run has printed from a place on; asked again and again while it runs."""
+
+    @_abc_1.abstractmethod
+    def ListVersions(
+        self,
+        request: _eventprocapi_pb2.ListVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.ListVersionsResponse, _abc.Awaitable[_eventprocapi_pb2.ListVersionsResponse]]:
+        """A handler's versions, their code, and the way back to one. Its owner or an admin."""
+
+    @_abc_1.abstractmethod
+    def GetSource(
+        self,
+        request: _eventprocapi_pb2.GetSourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.GetSourceResponse, _abc.Awaitable[_eventprocapi_pb2.GetSourceResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Rollback(
+        self,
+        request: _eventprocapi_pb2.RollbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.RollbackResponse, _abc.Awaitable[_eventprocapi_pb2.RollbackResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Pause(
+        self,
+        request: _eventprocapi_pb2.PauseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.PauseResponse, _abc.Awaitable[_eventprocapi_pb2.PauseResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _eventprocapi_pb2.ResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.ResumeResponse, _abc.Awaitable[_eventprocapi_pb2.ResumeResponse]]: ...
+
+    @_abc_1.abstractmethod
+    def Replay(
+        self,
+        request: _eventprocapi_pb2.ReplayRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.ReplayResponse, _abc.Awaitable[_eventprocapi_pb2.ReplayResponse]]:
+        """Past events once more, a page of them at a time."""
+
+    @_abc_1.abstractmethod
+    def Rekey(
+        self,
+        request: _eventprocapi_pb2.RekeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.RekeyResponse, _abc.Awaitable[_eventprocapi_pb2.RekeyResponse]]:
+        """Seals the key of the call for all handlers of its user."""
 
 def add_EventProcessingServiceServicer_to_server(servicer: EventProcessingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
