@@ -23,9 +23,11 @@ class OwnFolder:
         _clear(self.path.parent, prefix)
 
     def close(self) -> None:
-        """Removes it with all that is in it."""
-        remove(self.path)
-        os.close(self._lock)
+        """Removes it with all that is in it; a second time does nothing."""
+        if self._lock >= 0:
+            remove(self.path)
+            os.close(self._lock)
+            self._lock = -1
 
 
 def remove(path: Path) -> None:
@@ -48,11 +50,18 @@ def _locked(path: Path) -> int:
     return descriptor
 
 
+def _ours(path: Path) -> bool:
+    try:
+        return not path.is_symlink() and path.stat().st_uid == os.geteuid() and (path / LOCK).exists()
+    except OSError:
+        return False
+
+
 def _clear(parent: Path, prefix: str) -> None:
     """What was left by processes that were killed: their locks ended with them."""
     for old in parent.glob(prefix + "*"):
-        if old.is_symlink() or old.stat().st_uid != os.geteuid() or not (old / LOCK).exists():
+        if not _ours(old):
             continue
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # also when it goes away meanwhile
             os.close(_locked(old / LOCK))
             remove(old)

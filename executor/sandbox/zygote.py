@@ -246,6 +246,7 @@ class Zygote:
                 self._control.shutdown(socket.SHUT_RDWR)
         if self._staging is not None:
             self._staging.close()
+            self._staging = None
         if self._folders is not None:
             self._folders.close()
             self._folders = None

@@ -329,7 +329,7 @@ class Machine(RuleBasedStateMachine):
             told = [run.run_id for run in mail.runs] or [line.run_id for line in mail.lines]
             assert told and all(self.book.runs[one].due_an_email for one in told)
             if send:
-                self.step(lambda s, mail=mail: outbox.sent(s, mail.id), "none")  # type: ignore[misc]
+                self.step(lambda s, mail=mail: outbox.sent(s, mail), "none")  # type: ignore[misc]
 
     # what is always true
 

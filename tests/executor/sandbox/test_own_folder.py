@@ -35,5 +35,6 @@ def test_what_a_killed_process_left_is_removed_by_the_next_and_a_living_ones_is_
     assert (folders[1] / "a").exists()
     assert (tmp_path / "mine-but-unlocked").exists()
     own.close()
+    own.close()
     assert not own.path.exists()
     children[1].communicate()
