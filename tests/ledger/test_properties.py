@@ -463,4 +463,4 @@ def test_the_ledger_does_what_the_model_says_whatever_crashes_between(url: str, 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_the_ledger_does_what_the_model_says_for_long(url: str, ledger: Ledger, clock: None) -> None:
-    hold(ledger, examples=400 if url.startswith("sqlite") else 80, steps=60)
+    hold(ledger, examples=150 if url.startswith("sqlite") else 40, steps=60)
