@@ -200,11 +200,18 @@ class Supervisor:
         parent = os.getpid()
 
         def die_with_the_supervisor() -> None:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops a Ctrl-C that came before this child had its own session
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
             if os.getppid() != parent:  # it died in between
                 os.kill(os.getpid(), signal.SIGKILL)
 
-        with self._log(process.name) as log:
+        # Else a Ctrl-C in the child between fork and setsid would be a KeyboardInterrupt in Python's own code there.
+        unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        with contextlib.ExitStack() as stack:
+            stack.callback(signal.pthread_sigmask, signal.SIG_SETMASK, unblocked)
+            log = stack.enter_context(self._log(process.name))
             kept.child = subprocess.Popen(
                 list(process.argv),
                 env=dict(process.env),

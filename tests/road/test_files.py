@@ -26,9 +26,7 @@ def draws(**kwargs: Any) -> str:
         out.write(chunk(b"IDAT", zlib.compress(row * 8)) + chunk(b"IEND", b""))
     from btrdbextras.eventproc import upload_file
 
-    link = upload_file("plot.png", "fault plot.png")
-    assert link is not None
-    return link
+    return str(upload_file("plot.png", "fault plot.png"))  # no assert: pytest's rewriting would need pytest over there
 
 
 def test_an_uploaded_picture_is_linked_shown_and_loaded_with_a_key(road: Any) -> None:
