@@ -225,8 +225,7 @@ def _accept(desk: Desk, caller: Caller, asked: Asked, files: list[Received], fol
         once = f"digest {digest.hexdigest()} {','.join(_tags(asked.tags))}"
     new = _new(caller, asked, packed, digest.hexdigest(), once)
     desk.keep.put(packed.path, new.stored)
-    with desk.ledger.write() as session:
-        view, is_new = archives.add(session, desk.ledger, new)
+    view, is_new = _book(desk, new)
     if not is_new:
         desk.keep.remove(new.stored)
         if view.digest != new.digest:
@@ -237,6 +236,16 @@ def _accept(desk: Desk, caller: Caller, asked: Asked, files: list[Received], fol
     log.info("archive stored", request_id=view.request_id, file=view.file_name, owner=view.owner, size=view.size)
     desk.wake()
     return view, True
+
+
+def _book(desk: Desk, new: NewArchive) -> tuple[ArchiveView, bool]:
+    """The archive in the ledger, and whether it is new there. Raises TryLater."""
+    try:
+        with desk.ledger.write() as session:
+            return archives.add(session, desk.ledger, new)
+    except TryLater:  # perhaps the same upload came through another ingress at this moment: then it is there now
+        with desk.ledger.write() as session:
+            return archives.add(session, desk.ledger, new)
 
 
 def _new(caller: Caller, asked: Asked, packed: Packed, digest: str, once: str | None) -> NewArchive:

@@ -126,13 +126,13 @@ class Stack:
             "DEVSTACK_BTRDB_REGISTRY": layout.at("registry"),
         }
         argv = [sys.executable, "-m", "devstack.btrdb"]
-        return Process("btrdb", argv, env, ready=lambda: _listens(layout.at("btrdb")), cwd=ROOT)
+        return Process("btrdb", argv, env, ready=lambda: listens(layout.at("btrdb")), cwd=ROOT)
 
     def _mail(self) -> Process:
         layout = self.layout
         host, _, port = layout.at("smtp").partition(":")
         argv = [sys.executable, "-m", "devstack.mail", "--host", host, "--port", port, "--folder", str(layout.mail)]
-        return Process("mail", argv, self._shared("mail"), ready=lambda: _listens(layout.at("smtp")), cwd=ROOT)
+        return Process("mail", argv, self._shared("mail"), ready=lambda: listens(layout.at("smtp")), cwd=ROOT)
 
     def _interpreters(self) -> str:
         return ",".join(f"{name}={python}" for name, python in self._runtimes.items())
@@ -202,7 +202,8 @@ class Stack:
         return self._station("notifier", {**env, "NOTIFIER_FROM": "eventproc@example.com"})
 
 
-def _listens(address: str) -> bool:
+def listens(address: str) -> bool:
+    """Whether a TCP connection to host:port is accepted; blocks up to 1 s."""
     host, _, port = address.partition(":")
     try:
         socket.create_connection((host, int(port)), timeout=1).close()

@@ -200,7 +200,9 @@ class Supervisor:
         parent = os.getpid()
 
         def die_with_the_supervisor() -> None:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # drops a Ctrl-C that came before this child had its own session
+            signal.signal(
+                signal.SIGINT, signal.SIG_IGN
+            )  # drops a Ctrl-C that came before this child had its own session
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
             _libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)

@@ -155,7 +155,7 @@ def _offsets(books: Books, admin: Admin) -> None:
 
 def _closings(books: Books, state: Path) -> None:
     """A run is closed once: the notifiers say so in their logs after the transaction."""
-    closed = Counter(line["run_id"] for line in _said(state, "notifier-*", "closed"))
+    closed = Counter(line["run_id"] for line in said(state, "notifier-*", "closed"))
     books.doubled += [f"run {run} was closed {count} times" for run, count in closed.items() if count > 1]
 
 
@@ -192,9 +192,9 @@ def _emails(books: Books, folder: Path, due: Mapping[str, str], deeds: list[Deed
 def _starts(books: Books, state: Path, attempts: Mapping[tuple[str, int], AttemptRow], deeds: list[Deed]) -> None:
     """A handler starts again only after an attempt that the ledger took away or got back, and only with a cause for it."""
     started: dict[str, list[Start]] = defaultdict(list)
-    for line in _said(state, "executor-*", "begun"):
+    for line in said(state, "executor-*", "begun"):
         started[line["run_id"]].append(Start(line["run_id"], int(line["attempt"]), line["log"]))
-    given_up = {line["run_id"] for line in _said(state, "executor-*", "lease lost")}
+    given_up = {line["run_id"] for line in said(state, "executor-*", "lease lost")}
     books.starts = sum(map(len, started.values()))
     books.started_again = books.starts - len(started)
     for run, starts in started.items():
@@ -219,7 +219,7 @@ def _had_cause(attempt: AttemptRow, deeds: list[Deed]) -> bool:
     )
 
 
-def _said(state: Path, logs: str, event: str) -> list[dict[str, str]]:
+def said(state: Path, logs: str, event: str) -> list[dict[str, str]]:
     """The lines of these logs that say so; log: whose it was."""
     found = []
     for path in (state / "logs").glob(f"{logs}.log"):

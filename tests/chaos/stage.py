@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from devstack.layout import RUNTIME
-from devstack.stack import Stack, answers_ok
+from devstack.stack import ROOT, Stack, answers_ok, listens
 from devstack.supervisor import Process
 from faults import POINTS
 from tests.chaos.postgresql import PostgreSQL
 
 LEASE_S = 8.0
-EXECUTORS = 3
+COUNTS = {"registry": 1, "dispatcher": 2, "notifier": 2, "executor": 3}
 RARER = 4
+BEHIND = 1000
+"""A second registry listens so much higher than the first, and both behind one address that is as much higher again."""
 SHARED = {
     "EVENTPROC_LEASE_S": str(LEASE_S),
     "EVENTPROC_REINVITE_AFTER_S": "5",
@@ -44,10 +47,18 @@ SHARED = {
 class Stage(Stack):
     """A Stack with two dispatchers, two notifiers and several executors. Processes are named dispatcher-1, executor-3, ..."""
 
-    def __init__(self, state: Path, seed: int = 0, chance: float = 0.0, settings: Mapping[str, str] = SHARED) -> None:
+    def __init__(
+        self,
+        state: Path,
+        seed: int = 0,
+        chance: float = 0.0,
+        settings: Mapping[str, str] = SHARED,
+        counts: Mapping[str, int] = COUNTS,
+    ) -> None:
         """chance: of a process to die at one passage of a kill point (four times that where passages are rarer), while the
-        file `faults` is there; settings: of every station, on top of the stack's."""
+        file `faults` is there; settings: of every station, on top of the stack's; counts: how many there are of each station."""
         super().__init__(state)
+        self._counts = dict(counts)
         self.postgresql = PostgreSQL(self.layout.address, 5432)
         self.fault_log = self.layout.state / "faults.log"
         self.faulty = self.layout.state / "faults"
@@ -92,13 +103,36 @@ class Stage(Stack):
     def _processes(self) -> list[Process]:
         one = {process.name: process for process in super()._processes()}
         made = [self.postgresql.process, one["btrdb"], one["mail"]]
-        counts = {"registry": 1, "dispatcher": 2, "notifier": 2, "executor": EXECUTORS}
-        for station, count in counts.items():
+        if self._counts["registry"] > 1:
+            made = [*made, *self._services()]
+        for station, count in self._counts.items():
             names = [f"{station}-{i}" for i in range(1, count + 1)] if count > 1 else [station]
-            made += [self._copy(one[station], name, 9200 + len(made) + i) for i, name in enumerate(names)]
+            made += [self._copy(one[station], name, 9200 + len(made) + i, i) for i, name in enumerate(names)]
+        return [self._to_services(process) for process in made] if self._counts["registry"] > 1 else made
+
+    def at_higher(self, part: str, number: int) -> str:
+        """host:port of the number-th further process that listens where the part does; 0: the part's own."""
+        host, _, port = self.layout.at(part).rpartition(":")
+        return f"{host}:{int(port) + number * BEHIND}"
+
+    def _services(self) -> list[Process]:
+        count, made = self._counts["registry"], []
+        for part in ("registry", "executors"):
+            listen = self.at_higher(part, count)
+            to = ",".join(self.at_higher(part, number) for number in range(count))
+            argv = [sys.executable, "-m", "tests.chaos.service", "--listen", listen, "--to", to]
+            made.append(Process(f"service-{part}", argv, dict(os.environ), lambda at=listen: listens(at), ROOT))  # type: ignore[misc]
         return made
 
-    def _copy(self, process: Process, name: str, port: int) -> Process:
+    def _to_services(self, process: Process) -> Process:
+        """The process as it is where several registries stand behind one address."""
+        ways = {"DEVSTACK_BTRDB_REGISTRY": "registry", "EXECUTOR_REGISTRY": "executors"}
+        changed = {
+            name: self.at_higher(part, self._counts["registry"]) for name, part in ways.items() if name in process.env
+        }
+        return replace(process, env={**process.env, **changed})
+
+    def _copy(self, process: Process, name: str, port: int, number: int) -> Process:
         url = f"http://{self.layout.address}:{port}"
         env = {
             **process.env,
@@ -116,9 +150,15 @@ class Stage(Stack):
         }
         if "EVENTPROC_LEDGER_URL" in env:
             env["EVENTPROC_LEDGER_URL"] = self.ledger_url
+        listening = {
+            "REGISTRY_LISTEN": "registry",
+            "REGISTRY_INTERNAL_LISTEN": "executors",
+            "CTINGRESS_LISTEN": "ingress",
+        }
+        env |= {variable: self.at_higher(part, number) for variable, part in listening.items() if variable in env}
         # they wait for each other by themselves: only the registry is needed before the next step
         self.pages[name] = url
-        ready = (lambda: answers_ok(f"{url}/readyz")) if name == "registry" else (lambda: True)
+        ready = (lambda: answers_ok(f"{url}/readyz")) if name.startswith("registry") else (lambda: True)
         return replace(process, name=name, env=env, ready=ready, alive=lambda: answers_ok(f"{url}/healthz"))
 
     def _chance_of(self, point: str) -> float:
