@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from functools import cache
 from operator import itemgetter
 from typing import Any
 
+from sqlalchemy import ColumnElement, and_, false, or_
 from sqlalchemy.orm import Session
 
 from ledger.engine import is_postgresql
-from ledger.tables import Table
+from ledger.tables import EventRow, RunRow, Table
 
 
 def insert_rows(session: Session, kind: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -24,6 +26,14 @@ def insert_rows(session: Session, kind: type[Table], rows: Sequence[Mapping[str,
     statement = f"INSERT INTO {kind.__tablename__} ({', '.join(columns)}) VALUES ({', '.join([mark] * len(columns))})"
     pick, rest = itemgetter(*given), tuple(value for _, value in defaults)
     session.connection().exec_driver_sql(statement, [(*pick(row), *rest) for row in rows])
+
+
+def of_events(kind: type[EventRow] | type[RunRow], keys: Collection[tuple[str, str]]) -> ColumnElement[bool]:
+    """The condition for the rows of these events, (hook, RequestID) each. For (hook, request_id) IN (...) SQLite would walk through all."""
+    ids = defaultdict(list)
+    for hook, request_id in keys:
+        ids[hook].append(request_id)
+    return or_(false(), *(and_(kind.hook == hook, kind.request_id.in_(some)) for hook, some in ids.items()))
 
 
 @cache

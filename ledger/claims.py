@@ -17,7 +17,17 @@ from ledger.executors import Executor, Shares, seen
 from ledger.fair import CHUNK
 from ledger.notify import close_run
 from ledger.rules import Rules
-from ledger.tables import QUEUED, REPORTED, RUNNING, AttemptRow, EventRow, HandlerRow, HandlerVersionRow, RunRow
+from ledger.tables import (
+    IS_RUNNING,
+    QUEUED,
+    REPORTED,
+    RUNNING,
+    AttemptRow,
+    EventRow,
+    HandlerRow,
+    HandlerVersionRow,
+    RunRow,
+)
 from schemas.records import Outcome, RunError
 
 CAPPED_S = 2.0
@@ -247,10 +257,9 @@ def _refusal(session: Session, row: RunRow, now: int, rules: Rules) -> Later | D
         return Drop(f"it has ended: {row.state}")
     if row.not_before_ms > now:
         return Later((row.not_before_ms - now) / 1000, "its time has not come")
-    if row.lost_with is not None:
-        mates = (RunRow.lost_with == row.lost_with, RunRow.state == RUNNING)
-        if session.scalar(select(func.count()).select_from(RunRow).where(*mates)):
-            return Later(CAPPED_S, "it was lost together with another that runs now; they are tried one at a time")
+    mates = select(func.count()).where(RunRow.lost_with == row.lost_with, IS_RUNNING)
+    if row.lost_with is not None and session.scalar(mates):
+        return Later(CAPPED_S, "it was lost together with another that runs now; they are tried one at a time")
     if rules.per_owner and _running(session, row, "owner") >= rules.per_owner:
         return Later(CAPPED_S, f"{row.owner} has {rules.per_owner} runs going, which is the cap for an owner")
     if rules.per_handler and _running(session, row, "handler_id") >= rules.per_handler:
@@ -271,7 +280,7 @@ def _alone_with_caps(session: Session, rows: Collection[RunRow], rules: Rules) -
 
 def _running(session: Session, row: RunRow, column: str) -> int:
     value = getattr(row, column)
-    query = select(func.count()).select_from(RunRow).where(getattr(RunRow, column) == value, RunRow.state == RUNNING)
+    query = select(func.count()).where(getattr(RunRow, column) == value, IS_RUNNING)
     return session.scalar(query) or 0
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import select, tuple_
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from ledger.bulk import insert_rows
+from ledger.bulk import insert_rows, of_events
 from ledger.engine import now_ms, storable
 from ledger.fair import CHUNK, Invitation, at_once, is_out, note_invited
 from ledger.rules import Rules
@@ -110,7 +110,7 @@ def _known(session: Session, keys: Sequence[tuple[str, str]]) -> dict[tuple[str,
     for start in range(0, len(keys), CHUNK):
         part = keys[start : start + CHUNK]
         query = select(EventRow.hook, EventRow.request_id, EventRow.subject, EventRow.tags).where(
-            tuple_(EventRow.hook, EventRow.request_id).in_(part)
+            of_events(EventRow, part)
         )
         found.update(
             ((hook, request_id), (subject, tags)) for hook, request_id, subject, tags in session.execute(query)

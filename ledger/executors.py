@@ -13,12 +13,12 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, func, select
+from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
 from ledger.engine import now_ms
 from ledger.rules import Rules
-from ledger.tables import HELD, RUNNING, ExecutorRow, RunRow
+from ledger.tables import IS_RUNNING, ExecutorRow, RunRow
 
 AGAIN_MS = 2000  # a sign of life is written at most so often
 KEEP_MS = 3_600_000
@@ -65,9 +65,8 @@ class Shares:
             for runtime in json.loads(row.runtimes):
                 self._serving[runtime].append(row.boot_hash)
         if self._slots:
-            query = select(RunRow.owner, RunRow.boot_hash, func.count()).where(RunRow.state == RUNNING, HELD)
-            for owner, boot_hash, count in session.execute(query.group_by(RunRow.owner, RunRow.boot_hash)):
-                self._running[boot_hash or ""][owner] += count
+            for owner, boot_hash in session.execute(select(RunRow.owner, RunRow.boot_hash).where(IS_RUNNING)):
+                self._running[boot_hash or ""][owner] += 1
 
     def take(self, owner: str, boot_hash: str) -> None:
         """One more of the owner's runs is on this executor."""

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session
 from ledger.engine import is_postgresql, now_ms
 from ledger.executors import Shares
 from ledger.rules import Rules
-from ledger.tables import HELD, QUEUED, RUNNING, WAITING, RunRow
+from ledger.tables import IS_RUNNING, QUEUED, WAITING, RunRow
 
 CHUNK = 500  # SQLite takes 32,766 parameters in a statement
 GROUPS_AT_ONCE = 200
@@ -51,9 +51,12 @@ class Rooms:
             self._of_owner[owner] += count
             self._of_handler[handler_id] += count
         if rules.per_owner or rules.per_handler:
-            for owner, _, handler_id, count in session.execute(_counted(and_(RunRow.state == RUNNING, HELD), owners)):
-                self._of_owner[owner] += count
-                self._of_handler[handler_id] += count
+            running = select(RunRow.owner, RunRow.handler_id).where(IS_RUNNING)
+            if owners is not None:
+                running = running.where(RunRow.owner.in_(owners))
+            for owner, handler_id in session.execute(running):
+                self._of_owner[owner] += 1
+                self._of_handler[handler_id] += 1
 
     def left(self, owner: str, runtime: str, handler_id: int) -> int:
         """How many invitations may go out for this handler now."""
@@ -106,6 +109,9 @@ def plan(session: Session, rules: Rules, limit: int, now: int) -> Due:
     waiting = len(groups) > GROUPS_AT_ONCE
     for owner, runtime, handler_id in _some([(owner, runtime, handler) for owner, runtime, handler in groups]):
         room = min(rooms.left(owner, runtime, handler_id), limit)
+        if not room:
+            waiting = True
+            continue
         query = (
             select(RunRow.id, RunRow.owner, RunRow.runtime, RunRow.hook)
             .where(
@@ -117,7 +123,7 @@ def plan(session: Session, rules: Rules, limit: int, now: int) -> Due:
         )  # fmt: skip
         rows = [(Invitation(*row), handler_id) for row in session.execute(query)]
         waiting = waiting or len(rows) > room
-        if room and rows:
+        if rows:
             lines[owner].append(rows[:room])
     chosen: list[Invitation] = []
     for invitation, handler_id in _in_turn([list(_in_turn(handlers)) for handlers in lines.values()]):

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import Select, and_, case, func, not_, or_, select, tuple_
 from sqlalchemy.orm import Session
 
+from ledger.bulk import of_events
 from ledger.engine import now_ms
 from ledger.fair import CHUNK
 from ledger.tables import (
@@ -130,9 +131,7 @@ def unknown_events(session: Session, keys: Sequence[tuple[str, str]]) -> list[tu
     """Those of the (hook, RequestID) pairs that the ledger has no event for."""
     known: set[tuple[str, str]] = set()
     for start in range(0, len(keys), CHUNK):
-        query = select(EventRow.hook, EventRow.request_id).where(
-            tuple_(EventRow.hook, EventRow.request_id).in_(keys[start : start + CHUNK])
-        )
+        query = select(EventRow.hook, EventRow.request_id).where(of_events(EventRow, keys[start : start + CHUNK]))
         known.update((hook, request_id) for hook, request_id in session.execute(query))
     return [key for key in keys if key not in known]
 
@@ -175,7 +174,7 @@ def _first_runs(session: Session, events: Sequence[tuple[str, str]]) -> dict[str
     """By id, the runs of these events that no replay made: RequestID, handler, version."""
     found: dict[str, tuple[str, int, int]] = {}
     query = select(RunRow.id, RunRow.request_id, RunRow.handler_id, RunRow.handler_version).where(
-        tuple_(RunRow.hook, RunRow.request_id).in_(events), RunRow.replay_id == ""
+        of_events(RunRow, events), RunRow.replay_id == ""
     )
     for run, request_id, handler_id, version in session.execute(query):
         found[run] = (request_id, handler_id, version)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session, defer
 
+from ledger.bulk import of_events
 from ledger.engine import now_ms
 from ledger.events import Match, add_runs, run_row
 from ledger.fair import CHUNK
@@ -167,10 +168,12 @@ def _newest(session: Session, keys: Sequence[tuple[str, str, int]], but: str) ->
     """By (request id, handler id): the newest run that the replay called but did not make."""
     newest: dict[tuple[str, int], _Old] = {}
     for start in range(0, len(keys), CHUNK):
+        part = keys[start : start + CHUNK]
         query = (
             select(RunRow.request_id, RunRow.handler_id, RunRow.id, RunRow.state)
             .where(
-                tuple_(RunRow.hook, RunRow.request_id, RunRow.handler_id).in_(keys[start : start + CHUNK]),
+                of_events(RunRow, {(hook, request_id) for hook, request_id, _ in part}),
+                RunRow.handler_id.in_({handler_id for _, _, handler_id in part}),
                 RunRow.replay_id != but,
             )
             .order_by(RunRow.queued_at_ms, RunRow.id)

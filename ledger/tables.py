@@ -12,6 +12,8 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Text,
+    and_,
+    func,
     literal_column,
     text,
 )
@@ -188,7 +190,8 @@ class RunRow(Table):
 
 # the conditions of partial indexes, to be said as they stand there: a bound parameter would not match them
 WAITING = RunRow.state == literal_column("'queued'")
-HELD = RunRow.lease_until_ms.is_not(None)
+# By the few leases: lower(), for an index by state would bring up all runs there ever were (so would a GROUP BY owner).
+IS_RUNNING = and_(RunRow.lease_until_ms > 0, func.lower(RunRow.state) == RUNNING)
 
 
 class AttemptRow(Table):
