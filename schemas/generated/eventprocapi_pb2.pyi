@@ -56,6 +56,10 @@ class Handler(_message.Message):
     UPDATED_BY_FIELD_NUMBER: _builtins.int
     UPDATED_AT_FIELD_NUMBER: _builtins.int
     RUNTIME_FIELD_NUMBER: _builtins.int
+    PAUSED_FIELD_NUMBER: _builtins.int
+    PAUSE_REASON_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
     id: _builtins.int
     hook: _builtins.str
     name: _builtins.str
@@ -72,8 +76,15 @@ class Handler(_message.Message):
     """ns since the epoch"""
     runtime: _builtins.str
     """where it runs, for instance py3.11"""
+    paused: _builtins.bool
+    pause_reason: _builtins.str
+    """why, where it was not a person who paused it"""
     @_builtins.property
     def tag(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def options(self) -> Global___Options: ...
+    @_builtins.property
+    def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
     def __init__(
         self,
         *,
@@ -90,14 +101,66 @@ class Handler(_message.Message):
         updated_by: _builtins.str = ...,
         updated_at: _builtins.int = ...,
         runtime: _builtins.str = ...,
+        paused: _builtins.bool = ...,
+        pause_reason: _builtins.str = ...,
+        options: Global___Options | None = ...,
+        requirements: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "created_at", b"created_at", "created_by", b"created_by", "hook", b"hook", "id", b"id", "name", b"name", "notify_on_failure", b"notify_on_failure", "notify_on_success", b"notify_on_success", "runtime", b"runtime", "tag", b"tag", "updated_at", b"updated_at", "updated_by", b"updated_by", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["callable", b"callable", "created_at", b"created_at", "created_by", b"created_by", "hook", b"hook", "id", b"id", "name", b"name", "notify_on_failure", b"notify_on_failure", "notify_on_success", b"notify_on_success", "options", b"options", "pause_reason", b"pause_reason", "paused", b"paused", "requirements", b"requirements", "runtime", b"runtime", "tag", b"tag", "updated_at", b"updated_at", "updated_by", b"updated_by", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Handler: _TypeAlias = Handler  # noqa: Y015
+
+@_typing.final
+class Options(_message.Message):
+    """How a handler is to be run. Zero or empty: as the installation does it for everybody. What the operator does not allow is
+    INVALID_ARGUMENT, naming the limit.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TIMEOUT_S_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    MAX_CONCURRENCY_FIELD_NUMBER: _builtins.int
+    RETRIES_FIELD_NUMBER: _builtins.int
+    RETRY_DELAY_S_FIELD_NUMBER: _builtins.int
+    NOTIFY_FIELD_NUMBER: _builtins.int
+    DESCRIPTION_FIELD_NUMBER: _builtins.int
+    timeout_s: _builtins.float
+    """of one attempt; at most what the operator allows"""
+    memory_bytes: _builtins.int
+    """of one attempt; at most what the operator allows"""
+    max_concurrency: _builtins.int
+    """of its runs at a time, over all executors"""
+    retries: _builtins.int
+    """attempts after the first, where one failed, timed out, ran out of memory or crashed"""
+    retry_delay_s: _builtins.float
+    """before each of them"""
+    notify: _builtins.str
+    """each, digest (told of together), failures (those alone), none; empty: each"""
+    description: _builtins.str
+    """for people; at most 2000 characters"""
+    def __init__(
+        self,
+        *,
+        timeout_s: _builtins.float = ...,
+        memory_bytes: _builtins.int = ...,
+        max_concurrency: _builtins.int = ...,
+        retries: _builtins.int = ...,
+        retry_delay_s: _builtins.float = ...,
+        notify: _builtins.str = ...,
+        description: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["description", b"description", "max_concurrency", b"max_concurrency", "memory_bytes", b"memory_bytes", "notify", b"notify", "retries", b"retries", "retry_delay_s", b"retry_delay_s", "timeout_s", b"timeout_s"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Options: _TypeAlias = Options  # noqa: Y015
 
 @_typing.final
 class Package(_message.Message):
@@ -141,6 +204,7 @@ class Registration(_message.Message):
     FIRST_LINE_FIELD_NUMBER: _builtins.int
     FILE_NAME_FIELD_NUMBER: _builtins.int
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     hook: _builtins.str
     blob: _builtins.bytes
@@ -167,6 +231,10 @@ class Registration(_message.Message):
     def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """PEP 508, what it needs beyond its runtime; no addresses"""
 
+    @_builtins.property
+    def options(self) -> Global___Options:
+        """unset: none, as older clients leave it"""
+
     def __init__(
         self,
         *,
@@ -186,10 +254,11 @@ class Registration(_message.Message):
         first_line: _builtins.int = ...,
         file_name: _builtins.str = ...,
         requirements: _abc.Iterable[_builtins.str] | None = ...,
+        options: Global___Options | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "blob", b"blob", "dependencies", b"dependencies", "dill_version", b"dill_version", "file_name", b"file_name", "first_line", b"first_line", "hook", b"hook", "name", b"name", "notify_on_failure", b"notify_on_failure", "notify_on_success", b"notify_on_success", "packages", b"packages", "python_version", b"python_version", "requirements", b"requirements", "source", b"source", "tags", b"tags", "user", b"user"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "blob", b"blob", "dependencies", b"dependencies", "dill_version", b"dill_version", "file_name", b"file_name", "first_line", b"first_line", "hook", b"hook", "name", b"name", "notify_on_failure", b"notify_on_failure", "notify_on_success", b"notify_on_success", "options", b"options", "packages", b"packages", "python_version", b"python_version", "requirements", b"requirements", "source", b"source", "tags", b"tags", "user", b"user"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -356,3 +425,803 @@ class DeregisterResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DeregisterResponse: _TypeAlias = DeregisterResponse  # noqa: Y015
+
+@_typing.final
+class HandlerRef(_message.Message):
+    """A living handler, by its id or else by its name (ids begin at 1); hook only where the name is there on several hooks."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    HOOK_FIELD_NUMBER: _builtins.int
+    id: _builtins.int
+    name: _builtins.str
+    hook: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.int = ...,
+        name: _builtins.str = ...,
+        hook: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["hook", b"hook", "id", b"id", "name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandlerRef: _TypeAlias = HandlerRef  # noqa: Y015
+
+@_typing.final
+class ListRunsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLER_FIELD_NUMBER: _builtins.int
+    HOOK_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    hook: _builtins.str
+    """empty: any"""
+    state: _builtins.str
+    """queued, running, succeeded, failed, timed_out, ... (INVALID_ARGUMENT names them); empty: any"""
+    since_ms: _builtins.int
+    """queued since then, ms since the epoch; 0: ever"""
+    limit: _builtins.int
+    """at most 500; 0: 100"""
+    after: _builtins.str
+    """next_page of the page before; empty: from the newest"""
+    owner: _builtins.str
+    """for admins; empty: everybody's"""
+    @_builtins.property
+    def handler(self) -> Global___HandlerRef:
+        """unset: of all; by id it may be one that has been removed"""
+
+    def __init__(
+        self,
+        *,
+        handler: Global___HandlerRef | None = ...,
+        hook: _builtins.str = ...,
+        state: _builtins.str = ...,
+        since_ms: _builtins.int = ...,
+        limit: _builtins.int = ...,
+        after: _builtins.str = ...,
+        owner: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "handler", b"handler", "hook", b"hook", "limit", b"limit", "owner", b"owner", "since_ms", b"since_ms", "state", b"state"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunsRequest: _TypeAlias = ListRunsRequest  # noqa: Y015
+
+@_typing.final
+class ListRunsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_FIELD_NUMBER: _builtins.int
+    next_page: _builtins.str
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunLine]: ...
+    def __init__(
+        self,
+        *,
+        runs: _abc.Iterable[Global___RunLine] | None = ...,
+        next_page: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page", b"next_page", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListRunsResponse: _TypeAlias = ListRunsResponse  # noqa: Y015
+
+@_typing.final
+class RunLine(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    HANDLER_ID_FIELD_NUMBER: _builtins.int
+    HANDLER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    HOOK_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    OWNER_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    QUEUED_AT_MS_FIELD_NUMBER: _builtins.int
+    STARTED_AT_NS_FIELD_NUMBER: _builtins.int
+    ENDED_AT_NS_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    handler_id: _builtins.int
+    handler: _builtins.str
+    version: _builtins.int
+    hook: _builtins.str
+    request_id: _builtins.str
+    subject: _builtins.str
+    """for instance the archive's name"""
+    owner: _builtins.str
+    state: _builtins.str
+    queued_at_ms: _builtins.int
+    started_at_ns: _builtins.int
+    """0: not yet"""
+    ended_at_ns: _builtins.int
+    """0: not yet"""
+    error: _builtins.str
+    """one line; of a run that has ended, or of its last attempt"""
+    attempts: _builtins.int
+    """begun so far"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        handler_id: _builtins.int = ...,
+        handler: _builtins.str = ...,
+        version: _builtins.int = ...,
+        hook: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        owner: _builtins.str = ...,
+        state: _builtins.str = ...,
+        queued_at_ms: _builtins.int = ...,
+        started_at_ns: _builtins.int = ...,
+        ended_at_ns: _builtins.int = ...,
+        error: _builtins.str = ...,
+        attempts: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "ended_at_ns", b"ended_at_ns", "error", b"error", "handler", b"handler", "handler_id", b"handler_id", "hook", b"hook", "id", b"id", "owner", b"owner", "queued_at_ms", b"queued_at_ms", "request_id", b"request_id", "started_at_ns", b"started_at_ns", "state", b"state", "subject", b"subject", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunLine: _TypeAlias = RunLine  # noqa: Y015
+
+@_typing.final
+class GetRunRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRunRequest: _TypeAlias = GetRunRequest  # noqa: Y015
+
+@_typing.final
+class GetRunResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    ERROR_TYPE_FIELD_NUMBER: _builtins.int
+    ERROR_MESSAGE_FIELD_NUMBER: _builtins.int
+    ERROR_TRACEBACK_FIELD_NUMBER: _builtins.int
+    LOG_FIELD_NUMBER: _builtins.int
+    LOG_TRUNCATED_FIELD_NUMBER: _builtins.int
+    CPU_S_FIELD_NUMBER: _builtins.int
+    PEAK_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
+    ATTEMPTS_FIELD_NUMBER: _builtins.int
+    REPLAY_OF_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    """what the handler returned, as text"""
+    error_type: _builtins.str
+    error_message: _builtins.str
+    error_traceback: _builtins.str
+    log: _builtins.str
+    log_truncated: _builtins.bool
+    cpu_s: _builtins.float
+    peak_memory_bytes: _builtins.int
+    replay_of: _builtins.str
+    """the run that this one does again; empty: none"""
+    runtime: _builtins.str
+    @_builtins.property
+    def run(self) -> Global___RunLine: ...
+    @_builtins.property
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunFile]: ...
+    @_builtins.property
+    def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunAttempt]: ...
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """of the event"""
+
+    def __init__(
+        self,
+        *,
+        run: Global___RunLine | None = ...,
+        text: _builtins.str = ...,
+        error_type: _builtins.str = ...,
+        error_message: _builtins.str = ...,
+        error_traceback: _builtins.str = ...,
+        log: _builtins.str = ...,
+        log_truncated: _builtins.bool = ...,
+        cpu_s: _builtins.float = ...,
+        peak_memory_bytes: _builtins.int = ...,
+        files: _abc.Iterable[Global___RunFile] | None = ...,
+        attempts: _abc.Iterable[Global___RunAttempt] | None = ...,
+        replay_of: _builtins.str = ...,
+        runtime: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["run", b"run"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "cpu_s", b"cpu_s", "error_message", b"error_message", "error_traceback", b"error_traceback", "error_type", b"error_type", "files", b"files", "log", b"log", "log_truncated", b"log_truncated", "peak_memory_bytes", b"peak_memory_bytes", "replay_of", b"replay_of", "run", b"run", "runtime", b"runtime", "tags", b"tags", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetRunResponse: _TypeAlias = GetRunResponse  # noqa: Y015
+
+@_typing.final
+class RunFile(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    LINK_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    size: _builtins.int
+    """bytes"""
+    link: _builtins.str
+    """https, asks for an API key; empty: this installation serves no downloads"""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        size: _builtins.int = ...,
+        link: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["link", b"link", "name", b"name", "size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunFile: _TypeAlias = RunFile  # noqa: Y015
+
+@_typing.final
+class RunAttempt(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    EXECUTOR_FIELD_NUMBER: _builtins.int
+    CLAIMED_AT_MS_FIELD_NUMBER: _builtins.int
+    ENDED_AT_MS_FIELD_NUMBER: _builtins.int
+    REASON_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """1 is the first"""
+    executor: _builtins.str
+    claimed_at_ms: _builtins.int
+    ended_at_ms: _builtins.int
+    """0: not yet"""
+    reason: _builtins.str
+    """how it ended, one line; empty: not yet"""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        executor: _builtins.str = ...,
+        claimed_at_ms: _builtins.int = ...,
+        ended_at_ms: _builtins.int = ...,
+        reason: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["claimed_at_ms", b"claimed_at_ms", "ended_at_ms", b"ended_at_ms", "executor", b"executor", "number", b"number", "reason", b"reason"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RunAttempt: _TypeAlias = RunAttempt  # noqa: Y015
+
+@_typing.final
+class ReadLogRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    id: _builtins.str
+    attempt: _builtins.int
+    """as the answer before said; 0 at first"""
+    at: _builtins.int
+    """characters of that attempt's log that have been read"""
+    def __init__(
+        self,
+        *,
+        id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        at: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "id", b"id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadLogRequest: _TypeAlias = ReadLogRequest  # noqa: Y015
+
+@_typing.final
+class ReadLogResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TEXT_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    STATE_FIELD_NUMBER: _builtins.int
+    ENDED_FIELD_NUMBER: _builtins.int
+    text: _builtins.str
+    attempt: _builtins.int
+    """another than asked for: the log begins anew"""
+    at: _builtins.int
+    """to ask for next"""
+    state: _builtins.str
+    """of the run, as in RunLine"""
+    ended: _builtins.bool
+    """of the run; there is no more to come"""
+    def __init__(
+        self,
+        *,
+        text: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        at: _builtins.int = ...,
+        state: _builtins.str = ...,
+        ended: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "attempt", b"attempt", "ended", b"ended", "state", b"state", "text", b"text"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReadLogResponse: _TypeAlias = ReadLogResponse  # noqa: Y015
+
+@_typing.final
+class ListVersionsRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def handler(self) -> Global___HandlerRef: ...
+    def __init__(
+        self,
+        *,
+        handler: Global___HandlerRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVersionsRequest: _TypeAlias = ListVersionsRequest  # noqa: Y015
+
+@_typing.final
+class ListVersionsResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    VERSIONS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def versions(self) -> _containers.RepeatedCompositeFieldContainer[Global___HandlerVersion]: ...
+    def __init__(
+        self,
+        *,
+        versions: _abc.Iterable[Global___HandlerVersion] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["versions", b"versions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ListVersionsResponse: _TypeAlias = ListVersionsResponse  # noqa: Y015
+
+@_typing.final
+class HandlerVersion(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLER_ID_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    PRESENT_FIELD_NUMBER: _builtins.int
+    CREATED_AT_MS_FIELD_NUMBER: _builtins.int
+    CREATED_BY_FIELD_NUMBER: _builtins.int
+    RUNTIME_FIELD_NUMBER: _builtins.int
+    PYTHON_VERSION_FIELD_NUMBER: _builtins.int
+    TAGS_FIELD_NUMBER: _builtins.int
+    NOTIFY_ON_SUCCESS_FIELD_NUMBER: _builtins.int
+    NOTIFY_ON_FAILURE_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    DIGEST_FIELD_NUMBER: _builtins.int
+    REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    HAS_SOURCE_FIELD_NUMBER: _builtins.int
+    handler_id: _builtins.int
+    version: _builtins.int
+    present: _builtins.bool
+    created_at_ms: _builtins.int
+    created_by: _builtins.str
+    runtime: _builtins.str
+    python_version: _builtins.str
+    notify_on_success: _builtins.str
+    notify_on_failure: _builtins.str
+    digest: _builtins.str
+    """SHA-256 of the pickle, hex"""
+    has_source: _builtins.bool
+    @_builtins.property
+    def tags(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def options(self) -> Global___Options: ...
+    @_builtins.property
+    def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    def __init__(
+        self,
+        *,
+        handler_id: _builtins.int = ...,
+        version: _builtins.int = ...,
+        present: _builtins.bool = ...,
+        created_at_ms: _builtins.int = ...,
+        created_by: _builtins.str = ...,
+        runtime: _builtins.str = ...,
+        python_version: _builtins.str = ...,
+        tags: _abc.Iterable[_builtins.str] | None = ...,
+        notify_on_success: _builtins.str = ...,
+        notify_on_failure: _builtins.str = ...,
+        options: Global___Options | None = ...,
+        digest: _builtins.str = ...,
+        requirements: _abc.Iterable[_builtins.str] | None = ...,
+        has_source: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["options", b"options"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["created_at_ms", b"created_at_ms", "created_by", b"created_by", "digest", b"digest", "handler_id", b"handler_id", "has_source", b"has_source", "notify_on_failure", b"notify_on_failure", "notify_on_success", b"notify_on_success", "options", b"options", "present", b"present", "python_version", b"python_version", "requirements", b"requirements", "runtime", b"runtime", "tags", b"tags", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___HandlerVersion: _TypeAlias = HandlerVersion  # noqa: Y015
+
+@_typing.final
+class GetSourceRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    WITH_BLOB_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    """-1: the present one"""
+    with_blob: _builtins.bool
+    @_builtins.property
+    def handler(self) -> Global___HandlerRef: ...
+    def __init__(
+        self,
+        *,
+        handler: Global___HandlerRef | None = ...,
+        version: _builtins.int = ...,
+        with_blob: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler", "version", b"version", "with_blob", b"with_blob"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSourceRequest: _TypeAlias = GetSourceRequest  # noqa: Y015
+
+@_typing.final
+class GetSourceResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SOURCE_FIELD_NUMBER: _builtins.int
+    FILE_NAME_FIELD_NUMBER: _builtins.int
+    FIRST_LINE_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    BLOB_FIELD_NUMBER: _builtins.int
+    source: _builtins.str
+    """empty: its client could not find it"""
+    file_name: _builtins.str
+    first_line: _builtins.int
+    version: _builtins.int
+    blob: _builtins.bytes
+    """dill"""
+    def __init__(
+        self,
+        *,
+        source: _builtins.str = ...,
+        file_name: _builtins.str = ...,
+        first_line: _builtins.int = ...,
+        version: _builtins.int = ...,
+        blob: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["blob", b"blob", "file_name", b"file_name", "first_line", b"first_line", "source", b"source", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___GetSourceResponse: _TypeAlias = GetSourceResponse  # noqa: Y015
+
+@_typing.final
+class RollbackRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLER_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.int
+    @_builtins.property
+    def handler(self) -> Global___HandlerRef: ...
+    def __init__(
+        self,
+        *,
+        handler: Global___HandlerRef | None = ...,
+        version: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler", "version", b"version"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackRequest: _TypeAlias = RollbackRequest  # noqa: Y015
+
+@_typing.final
+class RollbackResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def handler(self) -> Global___Handler: ...
+    def __init__(
+        self,
+        *,
+        handler: Global___Handler | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RollbackResponse: _TypeAlias = RollbackResponse  # noqa: Y015
+
+@_typing.final
+class PauseRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def handler(self) -> Global___HandlerRef: ...
+    def __init__(
+        self,
+        *,
+        handler: Global___HandlerRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseRequest: _TypeAlias = PauseRequest  # noqa: Y015
+
+@_typing.final
+class PauseResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def handler(self) -> Global___Handler: ...
+    def __init__(
+        self,
+        *,
+        handler: Global___Handler | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PauseResponse: _TypeAlias = PauseResponse  # noqa: Y015
+
+@_typing.final
+class ResumeRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def handler(self) -> Global___HandlerRef: ...
+    def __init__(
+        self,
+        *,
+        handler: Global___HandlerRef | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeRequest: _TypeAlias = ResumeRequest  # noqa: Y015
+
+@_typing.final
+class ResumeResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLER_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def handler(self) -> Global___Handler: ...
+    def __init__(
+        self,
+        *,
+        handler: Global___Handler | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ResumeResponse: _TypeAlias = ResumeResponse  # noqa: Y015
+
+@_typing.final
+class ReplayRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLER_FIELD_NUMBER: _builtins.int
+    SINCE_MS_FIELD_NUMBER: _builtins.int
+    UNTIL_MS_FIELD_NUMBER: _builtins.int
+    DRY_RUN_FIELD_NUMBER: _builtins.int
+    REPLAY_ID_FIELD_NUMBER: _builtins.int
+    AFTER_FIELD_NUMBER: _builtins.int
+    ONLY_FIELD_NUMBER: _builtins.int
+    since_ms: _builtins.int
+    """events received from then, ms since the epoch"""
+    until_ms: _builtins.int
+    """until before then; 0: until now"""
+    dry_run: _builtins.bool
+    replay_id: _builtins.str
+    """a UUID of the caller's choosing, the same for all pages; the same again makes nothing twice"""
+    after: _builtins.str
+    """next_page of the page before; empty: from the first"""
+    only: _builtins.str
+    """missing (events that it has not run for), failed (that did not end well); empty: all"""
+    @_builtins.property
+    def handler(self) -> Global___HandlerRef: ...
+    def __init__(
+        self,
+        *,
+        handler: Global___HandlerRef | None = ...,
+        since_ms: _builtins.int = ...,
+        until_ms: _builtins.int = ...,
+        dry_run: _builtins.bool = ...,
+        replay_id: _builtins.str = ...,
+        after: _builtins.str = ...,
+        only: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["handler", b"handler"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["after", b"after", "dry_run", b"dry_run", "handler", b"handler", "only", b"only", "replay_id", b"replay_id", "since_ms", b"since_ms", "until_ms", b"until_ms"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayRequest: _TypeAlias = ReplayRequest  # noqa: Y015
+
+@_typing.final
+class ReplayResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUNS_FIELD_NUMBER: _builtins.int
+    EVENTS_FIELD_NUMBER: _builtins.int
+    NEXT_PAGE_FIELD_NUMBER: _builtins.int
+    events: _builtins.int
+    """looked at for this page"""
+    next_page: _builtins.str
+    """empty: no more"""
+    @_builtins.property
+    def runs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Replayed]:
+        """made, or with dry_run those that would be"""
+
+    def __init__(
+        self,
+        *,
+        runs: _abc.Iterable[Global___Replayed] | None = ...,
+        events: _builtins.int = ...,
+        next_page: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["events", b"events", "next_page", b"next_page", "runs", b"runs"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ReplayResponse: _TypeAlias = ReplayResponse  # noqa: Y015
+
+@_typing.final
+class Replayed(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RUN_ID_FIELD_NUMBER: _builtins.int
+    REQUEST_ID_FIELD_NUMBER: _builtins.int
+    SUBJECT_FIELD_NUMBER: _builtins.int
+    REPLAY_OF_FIELD_NUMBER: _builtins.int
+    WAS_THERE_FIELD_NUMBER: _builtins.int
+    run_id: _builtins.str
+    """with dry_run too: it follows from replay_id"""
+    request_id: _builtins.str
+    subject: _builtins.str
+    replay_of: _builtins.str
+    """empty: it has not run for that event"""
+    was_there: _builtins.bool
+    """this replay has made it before"""
+    def __init__(
+        self,
+        *,
+        run_id: _builtins.str = ...,
+        request_id: _builtins.str = ...,
+        subject: _builtins.str = ...,
+        replay_of: _builtins.str = ...,
+        was_there: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["replay_of", b"replay_of", "request_id", b"request_id", "run_id", b"run_id", "subject", b"subject", "was_there", b"was_there"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Replayed: _TypeAlias = Replayed  # noqa: Y015
+
+@_typing.final
+class RekeyRequest(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RekeyRequest: _TypeAlias = RekeyRequest  # noqa: Y015
+
+@_typing.final
+class RekeyResponse(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HANDLERS_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
+    handlers: _builtins.int
+    """that run under the key now"""
+    @_builtins.property
+    def resumed(self) -> _containers.RepeatedCompositeFieldContainer[Global___Handler]:
+        """which had been paused because the key was refused"""
+
+    def __init__(
+        self,
+        *,
+        handlers: _builtins.int = ...,
+        resumed: _abc.Iterable[Global___Handler] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["handlers", b"handlers", "resumed", b"resumed"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RekeyResponse: _TypeAlias = RekeyResponse  # noqa: Y015

@@ -26,7 +26,11 @@ if _version_not_supported:
 
 
 class EventProcessingServiceStub:
-    """Missing associated documentation comment in .proto file."""
+    """Every call carries metadata "authorization: Bearer <API key>". Errors, all with a text for people: UNAUTHENTICATED (no key, or a
+    wrong one), PERMISSION_DENIED (somebody else's handler or run), NOT_FOUND (no such handler, version or run),
+    INVALID_ARGUMENT ("<field>: what is wrong and what would be right"), UNAVAILABLE (busy; the same again in a moment),
+    UNIMPLEMENTED (an older registry, which has not got that call).
+    """
 
     def __init__(self, channel):
         """Constructor.
@@ -54,31 +58,165 @@ class EventProcessingServiceStub:
                 request_serializer=schemas_dot_generated_dot_eventprocapi__pb2.DeregisterRequest.SerializeToString,
                 response_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.DeregisterResponse.FromString,
                 _registered_method=True)
+        self.ListRuns = channel.unary_unary(
+                '/eventprocapi.EventProcessingService/ListRuns',
+                request_serializer=schemas_dot_generated_dot_eventprocapi__pb2.ListRunsRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.ListRunsResponse.FromString,
+                _registered_method=True)
+        self.GetRun = channel.unary_unary(
+                '/eventprocapi.EventProcessingService/GetRun',
+                request_serializer=schemas_dot_generated_dot_eventprocapi__pb2.GetRunRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.GetRunResponse.FromString,
+                _registered_method=True)
+        self.ReadLog = channel.unary_unary(
+                '/eventprocapi.EventProcessingService/ReadLog',
+                request_serializer=schemas_dot_generated_dot_eventprocapi__pb2.ReadLogRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.ReadLogResponse.FromString,
+                _registered_method=True)
+        self.ListVersions = channel.unary_unary(
+                '/eventprocapi.EventProcessingService/ListVersions',
+                request_serializer=schemas_dot_generated_dot_eventprocapi__pb2.ListVersionsRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.ListVersionsResponse.FromString,
+                _registered_method=True)
+        self.GetSource = channel.unary_unary(
+                '/eventprocapi.EventProcessingService/GetSource',
+                request_serializer=schemas_dot_generated_dot_eventprocapi__pb2.GetSourceRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.GetSourceResponse.FromString,
+                _registered_method=True)
+        self.Rollback = channel.unary_unary(
+                '/eventprocapi.EventProcessingService/Rollback',
+                request_serializer=schemas_dot_generated_dot_eventprocapi__pb2.RollbackRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.RollbackResponse.FromString,
+                _registered_method=True)
+        self.Pause = channel.unary_unary(
+                '/eventprocapi.EventProcessingService/Pause',
+                request_serializer=schemas_dot_generated_dot_eventprocapi__pb2.PauseRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.PauseResponse.FromString,
+                _registered_method=True)
+        self.Resume = channel.unary_unary(
+                '/eventprocapi.EventProcessingService/Resume',
+                request_serializer=schemas_dot_generated_dot_eventprocapi__pb2.ResumeRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.ResumeResponse.FromString,
+                _registered_method=True)
+        self.Replay = channel.unary_unary(
+                '/eventprocapi.EventProcessingService/Replay',
+                request_serializer=schemas_dot_generated_dot_eventprocapi__pb2.ReplayRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.ReplayResponse.FromString,
+                _registered_method=True)
+        self.Rekey = channel.unary_unary(
+                '/eventprocapi.EventProcessingService/Rekey',
+                request_serializer=schemas_dot_generated_dot_eventprocapi__pb2.RekeyRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.RekeyResponse.FromString,
+                _registered_method=True)
 
 
 class EventProcessingServiceServicer:
-    """Missing associated documentation comment in .proto file."""
+    """Every call carries metadata "authorization: Bearer <API key>". Errors, all with a text for people: UNAUTHENTICATED (no key, or a
+    wrong one), PERMISSION_DENIED (somebody else's handler or run), NOT_FOUND (no such handler, version or run),
+    INVALID_ARGUMENT ("<field>: what is wrong and what would be right"), UNAVAILABLE (busy; the same again in a moment),
+    UNIMPLEMENTED (an older registry, which has not got that call).
+    """
 
     def ListHooks(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The hooks that there are. Anyone with a key.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListHandlers(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """The living handlers of everybody, without their code. Anyone with a key.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Register(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Makes a handler, or the next version of the caller's own of that (hook, name), and seals the call's key for all
+        handlers of the caller, as Rekey does. A handler that is paused stays so.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Deregister(self, request, context):
-        """Missing associated documentation comment in .proto file."""
+        """Removes a handler: runs that have begun go on, those that wait are cancelled. Its owner or an admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRuns(self, request, context):
+        """Runs, the newest first, a page at a time: the caller's own; an admin sees everybody's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetRun(self, request, context):
+        """All that there is to know of one run. Its owner or an admin. While it is retried, text, error, log and figures are those
+        of its last attempt that has ended.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReadLog(self, request, context):
+        """What a run has printed from a place on; asked again, say every second, until ended. It tells whole lines and is about
+        two seconds behind the handler. Its owner or an admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListVersions(self, request, context):
+        """A living handler's versions, the newest first. Its owner or an admin, as in all that follow.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetSource(self, request, context):
+        """The source of a version as its client sent it, and its pickle if asked for.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rollback(self, request, context):
+        """Makes a new version of what an old one was: its code, tags, addresses, options. The handler keeps its id.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Pause(self, request, context):
+        """Events that come while a handler is paused do not run it; what waits already does. Paused twice is no error.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Resume(self, request, context):
+        """Ends a pause; of a handler that is not paused: changes nothing. FAILED_PRECONDITION when it is paused because BTrDB
+        refuses its owner's key: Rekey or Register ends that.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Replay(self, request, context):
+        """Runs a handler, in its present version, for events of the past that match it, a page of events at a time. With dry_run
+        it makes nothing and says what it would make.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Rekey(self, request, context):
+        """Seals the key of the call for all handlers of the caller, without registering anew; resumes those that had been paused
+        because the one before was refused, and lets their waiting runs go on.
+        """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
@@ -106,6 +244,56 @@ def add_EventProcessingServiceServicer_to_server(servicer, server):
                     request_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.DeregisterRequest.FromString,
                     response_serializer=schemas_dot_generated_dot_eventprocapi__pb2.DeregisterResponse.SerializeToString,
             ),
+            'ListRuns': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRuns,
+                    request_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.ListRunsRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_eventprocapi__pb2.ListRunsResponse.SerializeToString,
+            ),
+            'GetRun': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetRun,
+                    request_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.GetRunRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_eventprocapi__pb2.GetRunResponse.SerializeToString,
+            ),
+            'ReadLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReadLog,
+                    request_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.ReadLogRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_eventprocapi__pb2.ReadLogResponse.SerializeToString,
+            ),
+            'ListVersions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListVersions,
+                    request_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.ListVersionsRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_eventprocapi__pb2.ListVersionsResponse.SerializeToString,
+            ),
+            'GetSource': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetSource,
+                    request_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.GetSourceRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_eventprocapi__pb2.GetSourceResponse.SerializeToString,
+            ),
+            'Rollback': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rollback,
+                    request_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.RollbackRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_eventprocapi__pb2.RollbackResponse.SerializeToString,
+            ),
+            'Pause': grpc.unary_unary_rpc_method_handler(
+                    servicer.Pause,
+                    request_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.PauseRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_eventprocapi__pb2.PauseResponse.SerializeToString,
+            ),
+            'Resume': grpc.unary_unary_rpc_method_handler(
+                    servicer.Resume,
+                    request_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.ResumeRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_eventprocapi__pb2.ResumeResponse.SerializeToString,
+            ),
+            'Replay': grpc.unary_unary_rpc_method_handler(
+                    servicer.Replay,
+                    request_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.ReplayRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_eventprocapi__pb2.ReplayResponse.SerializeToString,
+            ),
+            'Rekey': grpc.unary_unary_rpc_method_handler(
+                    servicer.Rekey,
+                    request_deserializer=schemas_dot_generated_dot_eventprocapi__pb2.RekeyRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_eventprocapi__pb2.RekeyResponse.SerializeToString,
+            ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
             'eventprocapi.EventProcessingService', rpc_method_handlers)
@@ -115,7 +303,11 @@ def add_EventProcessingServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class EventProcessingService:
-    """Missing associated documentation comment in .proto file."""
+    """Every call carries metadata "authorization: Bearer <API key>". Errors, all with a text for people: UNAUTHENTICATED (no key, or a
+    wrong one), PERMISSION_DENIED (somebody else's handler or run), NOT_FOUND (no such handler, version or run),
+    INVALID_ARGUMENT ("<field>: what is wrong and what would be right"), UNAVAILABLE (busy; the same again in a moment),
+    UNIMPLEMENTED (an older registry, which has not got that call).
+    """
 
     @staticmethod
     def ListHooks(request,
@@ -215,6 +407,276 @@ class EventProcessingService:
             '/eventprocapi.EventProcessingService/Deregister',
             schemas_dot_generated_dot_eventprocapi__pb2.DeregisterRequest.SerializeToString,
             schemas_dot_generated_dot_eventprocapi__pb2.DeregisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRuns(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventprocapi.EventProcessingService/ListRuns',
+            schemas_dot_generated_dot_eventprocapi__pb2.ListRunsRequest.SerializeToString,
+            schemas_dot_generated_dot_eventprocapi__pb2.ListRunsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetRun(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventprocapi.EventProcessingService/GetRun',
+            schemas_dot_generated_dot_eventprocapi__pb2.GetRunRequest.SerializeToString,
+            schemas_dot_generated_dot_eventprocapi__pb2.GetRunResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReadLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventprocapi.EventProcessingService/ReadLog',
+            schemas_dot_generated_dot_eventprocapi__pb2.ReadLogRequest.SerializeToString,
+            schemas_dot_generated_dot_eventprocapi__pb2.ReadLogResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListVersions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventprocapi.EventProcessingService/ListVersions',
+            schemas_dot_generated_dot_eventprocapi__pb2.ListVersionsRequest.SerializeToString,
+            schemas_dot_generated_dot_eventprocapi__pb2.ListVersionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetSource(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventprocapi.EventProcessingService/GetSource',
+            schemas_dot_generated_dot_eventprocapi__pb2.GetSourceRequest.SerializeToString,
+            schemas_dot_generated_dot_eventprocapi__pb2.GetSourceResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rollback(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventprocapi.EventProcessingService/Rollback',
+            schemas_dot_generated_dot_eventprocapi__pb2.RollbackRequest.SerializeToString,
+            schemas_dot_generated_dot_eventprocapi__pb2.RollbackResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Pause(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventprocapi.EventProcessingService/Pause',
+            schemas_dot_generated_dot_eventprocapi__pb2.PauseRequest.SerializeToString,
+            schemas_dot_generated_dot_eventprocapi__pb2.PauseResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Resume(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventprocapi.EventProcessingService/Resume',
+            schemas_dot_generated_dot_eventprocapi__pb2.ResumeRequest.SerializeToString,
+            schemas_dot_generated_dot_eventprocapi__pb2.ResumeResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Replay(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventprocapi.EventProcessingService/Replay',
+            schemas_dot_generated_dot_eventprocapi__pb2.ReplayRequest.SerializeToString,
+            schemas_dot_generated_dot_eventprocapi__pb2.ReplayResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Rekey(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/eventprocapi.EventProcessingService/Rekey',
+            schemas_dot_generated_dot_eventprocapi__pb2.RekeyRequest.SerializeToString,
+            schemas_dot_generated_dot_eventprocapi__pb2.RekeyResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -29,50 +29,236 @@ GRPC_GENERATED_VERSION: str
 GRPC_VERSION: str
 
 class EventProcessingServiceStub:
+    """Every call carries metadata "authorization: Bearer <API key>". Errors, all with a text for people: UNAUTHENTICATED (no key, or a
+    wrong one), PERMISSION_DENIED (somebody else's handler or run), NOT_FOUND (no such handler, version or run),
+    INVALID_ARGUMENT ("<field>: what is wrong and what would be right"), UNAVAILABLE (busy; the same again in a moment),
+    UNIMPLEMENTED (an older registry, which has not got that call).
+    """
+
     @_typing.overload
     def __new__(cls, channel: _grpc.Channel) -> _Self: ...
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> EventProcessingServiceAsyncStub: ...
     ListHooks: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListHooksRequest, _eventprocapi_pb2.ListHooksResponse]
+    """The hooks that there are. Anyone with a key."""
     ListHandlers: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListHandlersRequest, _eventprocapi_pb2.ListHandlersResponse]
+    """The living handlers of everybody, without their code. Anyone with a key."""
     Register: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.RegisterRequest, _eventprocapi_pb2.RegisterResponse]
+    """Makes a handler, or the next version of the caller's own of that (hook, name), and seals the call's key for all
+    handlers of the caller, as Rekey does. A handler that is paused stays so.
+    """
     Deregister: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.DeregisterRequest, _eventprocapi_pb2.DeregisterResponse]
+    """Removes a handler: runs that have begun go on, those that wait are cancelled. Its owner or an admin."""
+    ListRuns: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListRunsRequest, _eventprocapi_pb2.ListRunsResponse]
+    """Runs, the newest first, a page at a time: the caller's own; an admin sees everybody's."""
+    GetRun: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.GetRunRequest, _eventprocapi_pb2.GetRunResponse]
+    """All that there is to know of one run. Its owner or an admin. While it is retried, text, error, log and figures are those
+    of its last attempt that has ended.
+    """
+    ReadLog: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ReadLogRequest, _eventprocapi_pb2.ReadLogResponse]
+    """What a run has printed from a place on; asked again, say every second, until ended. It tells whole lines and is about
+    two seconds behind the handler. Its owner or an admin.
+    """
+    ListVersions: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListVersionsRequest, _eventprocapi_pb2.ListVersionsResponse]
+    """A living handler's versions, the newest first. Its owner or an admin, as in all that follow."""
+    GetSource: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.GetSourceRequest, _eventprocapi_pb2.GetSourceResponse]
+    """The source of a version as its client sent it, and its pickle if asked for."""
+    Rollback: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.RollbackRequest, _eventprocapi_pb2.RollbackResponse]
+    """Makes a new version of what an old one was: its code, tags, addresses, options. The handler keeps its id."""
+    Pause: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.PauseRequest, _eventprocapi_pb2.PauseResponse]
+    """Events that come while a handler is paused do not run it; what waits already does. Paused twice is no error."""
+    Resume: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ResumeRequest, _eventprocapi_pb2.ResumeResponse]
+    """Ends a pause; of a handler that is not paused: changes nothing. FAILED_PRECONDITION when it is paused because BTrDB
+    refuses its owner's key: Rekey or Register ends that.
+    """
+    Replay: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.ReplayRequest, _eventprocapi_pb2.ReplayResponse]
+    """Runs a handler, in its present version, for events of the past that match it, a page of events at a time. With dry_run
+    it makes nothing and says what it would make.
+    """
+    Rekey: _grpc.UnaryUnaryMultiCallable[_eventprocapi_pb2.RekeyRequest, _eventprocapi_pb2.RekeyResponse]
+    """Seals the key of the call for all handlers of the caller, without registering anew; resumes those that had been paused
+    because the one before was refused, and lets their waiting runs go on.
+    """
 
 @_typing.type_check_only
 class EventProcessingServiceAsyncStub(EventProcessingServiceStub):
+    """Every call carries metadata "authorization: Bearer <API key>". Errors, all with a text for people: UNAUTHENTICATED (no key, or a
+    wrong one), PERMISSION_DENIED (somebody else's handler or run), NOT_FOUND (no such handler, version or run),
+    INVALID_ARGUMENT ("<field>: what is wrong and what would be right"), UNAVAILABLE (busy; the same again in a moment),
+    UNIMPLEMENTED (an older registry, which has not got that call).
+    """
+
     def __init__(self, channel: _aio.Channel) -> None: ...
     ListHooks: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListHooksRequest, _eventprocapi_pb2.ListHooksResponse]  # type: ignore[assignment]
+    """The hooks that there are. Anyone with a key."""
     ListHandlers: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListHandlersRequest, _eventprocapi_pb2.ListHandlersResponse]  # type: ignore[assignment]
+    """The living handlers of everybody, without their code. Anyone with a key."""
     Register: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.RegisterRequest, _eventprocapi_pb2.RegisterResponse]  # type: ignore[assignment]
+    """Makes a handler, or the next version of the caller's own of that (hook, name), and seals the call's key for all
+    handlers of the caller, as Rekey does. A handler that is paused stays so.
+    """
     Deregister: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.DeregisterRequest, _eventprocapi_pb2.DeregisterResponse]  # type: ignore[assignment]
+    """Removes a handler: runs that have begun go on, those that wait are cancelled. Its owner or an admin."""
+    ListRuns: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListRunsRequest, _eventprocapi_pb2.ListRunsResponse]  # type: ignore[assignment]
+    """Runs, the newest first, a page at a time: the caller's own; an admin sees everybody's."""
+    GetRun: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.GetRunRequest, _eventprocapi_pb2.GetRunResponse]  # type: ignore[assignment]
+    """All that there is to know of one run. Its owner or an admin. While it is retried, text, error, log and figures are those
+    of its last attempt that has ended.
+    """
+    ReadLog: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ReadLogRequest, _eventprocapi_pb2.ReadLogResponse]  # type: ignore[assignment]
+    """What a run has printed from a place on; asked again, say every second, until ended. It tells whole lines and is about
+    two seconds behind the handler. Its owner or an admin.
+    """
+    ListVersions: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ListVersionsRequest, _eventprocapi_pb2.ListVersionsResponse]  # type: ignore[assignment]
+    """A living handler's versions, the newest first. Its owner or an admin, as in all that follow."""
+    GetSource: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.GetSourceRequest, _eventprocapi_pb2.GetSourceResponse]  # type: ignore[assignment]
+    """The source of a version as its client sent it, and its pickle if asked for."""
+    Rollback: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.RollbackRequest, _eventprocapi_pb2.RollbackResponse]  # type: ignore[assignment]
+    """Makes a new version of what an old one was: its code, tags, addresses, options. The handler keeps its id."""
+    Pause: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.PauseRequest, _eventprocapi_pb2.PauseResponse]  # type: ignore[assignment]
+    """Events that come while a handler is paused do not run it; what waits already does. Paused twice is no error."""
+    Resume: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ResumeRequest, _eventprocapi_pb2.ResumeResponse]  # type: ignore[assignment]
+    """Ends a pause; of a handler that is not paused: changes nothing. FAILED_PRECONDITION when it is paused because BTrDB
+    refuses its owner's key: Rekey or Register ends that.
+    """
+    Replay: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.ReplayRequest, _eventprocapi_pb2.ReplayResponse]  # type: ignore[assignment]
+    """Runs a handler, in its present version, for events of the past that match it, a page of events at a time. With dry_run
+    it makes nothing and says what it would make.
+    """
+    Rekey: _aio.UnaryUnaryMultiCallable[_eventprocapi_pb2.RekeyRequest, _eventprocapi_pb2.RekeyResponse]  # type: ignore[assignment]
+    """Seals the key of the call for all handlers of the caller, without registering anew; resumes those that had been paused
+    because the one before was refused, and lets their waiting runs go on.
+    """
 
 class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
+    """Every call carries metadata "authorization: Bearer <API key>". Errors, all with a text for people: UNAUTHENTICATED (no key, or a
+    wrong one), PERMISSION_DENIED (somebody else's handler or run), NOT_FOUND (no such handler, version or run),
+    INVALID_ARGUMENT ("<field>: what is wrong and what would be right"), UNAVAILABLE (busy; the same again in a moment),
+    UNIMPLEMENTED (an older registry, which has not got that call).
+    """
+
     @_abc_1.abstractmethod
     def ListHooks(
         self,
         request: _eventprocapi_pb2.ListHooksRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_eventprocapi_pb2.ListHooksResponse, _abc.Awaitable[_eventprocapi_pb2.ListHooksResponse]]: ...
+    ) -> _typing.Union[_eventprocapi_pb2.ListHooksResponse, _abc.Awaitable[_eventprocapi_pb2.ListHooksResponse]]:
+        """The hooks that there are. Anyone with a key."""
 
     @_abc_1.abstractmethod
     def ListHandlers(
         self,
         request: _eventprocapi_pb2.ListHandlersRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_eventprocapi_pb2.ListHandlersResponse, _abc.Awaitable[_eventprocapi_pb2.ListHandlersResponse]]: ...
+    ) -> _typing.Union[_eventprocapi_pb2.ListHandlersResponse, _abc.Awaitable[_eventprocapi_pb2.ListHandlersResponse]]:
+        """The living handlers of everybody, without their code. Anyone with a key."""
 
     @_abc_1.abstractmethod
     def Register(
         self,
         request: _eventprocapi_pb2.RegisterRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_eventprocapi_pb2.RegisterResponse, _abc.Awaitable[_eventprocapi_pb2.RegisterResponse]]: ...
+    ) -> _typing.Union[_eventprocapi_pb2.RegisterResponse, _abc.Awaitable[_eventprocapi_pb2.RegisterResponse]]:
+        """Makes a handler, or the next version of the caller's own of that (hook, name), and seals the call's key for all
+        handlers of the caller, as Rekey does. A handler that is paused stays so.
+        """
 
     @_abc_1.abstractmethod
     def Deregister(
         self,
         request: _eventprocapi_pb2.DeregisterRequest,
         context: _ServicerContext,
-    ) -> _typing.Union[_eventprocapi_pb2.DeregisterResponse, _abc.Awaitable[_eventprocapi_pb2.DeregisterResponse]]: ...
+    ) -> _typing.Union[_eventprocapi_pb2.DeregisterResponse, _abc.Awaitable[_eventprocapi_pb2.DeregisterResponse]]:
+        """Removes a handler: runs that have begun go on, those that wait are cancelled. Its owner or an admin."""
+
+    @_abc_1.abstractmethod
+    def ListRuns(
+        self,
+        request: _eventprocapi_pb2.ListRunsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.ListRunsResponse, _abc.Awaitable[_eventprocapi_pb2.ListRunsResponse]]:
+        """Runs, the newest first, a page at a time: the caller's own; an admin sees everybody's."""
+
+    @_abc_1.abstractmethod
+    def GetRun(
+        self,
+        request: _eventprocapi_pb2.GetRunRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.GetRunResponse, _abc.Awaitable[_eventprocapi_pb2.GetRunResponse]]:
+        """All that there is to know of one run. Its owner or an admin. While it is retried, text, error, log and figures are those
+        of its last attempt that has ended.
+        """
+
+    @_abc_1.abstractmethod
+    def ReadLog(
+        self,
+        request: _eventprocapi_pb2.ReadLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.ReadLogResponse, _abc.Awaitable[_eventprocapi_pb2.ReadLogResponse]]:
+        """What a run has printed from a place on; asked again, say every second, until ended. It tells whole lines and is about
+        two seconds behind the handler. Its owner or an admin.
+        """
+
+    @_abc_1.abstractmethod
+    def ListVersions(
+        self,
+        request: _eventprocapi_pb2.ListVersionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.ListVersionsResponse, _abc.Awaitable[_eventprocapi_pb2.ListVersionsResponse]]:
+        """A living handler's versions, the newest first. Its owner or an admin, as in all that follow."""
+
+    @_abc_1.abstractmethod
+    def GetSource(
+        self,
+        request: _eventprocapi_pb2.GetSourceRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.GetSourceResponse, _abc.Awaitable[_eventprocapi_pb2.GetSourceResponse]]:
+        """The source of a version as its client sent it, and its pickle if asked for."""
+
+    @_abc_1.abstractmethod
+    def Rollback(
+        self,
+        request: _eventprocapi_pb2.RollbackRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.RollbackResponse, _abc.Awaitable[_eventprocapi_pb2.RollbackResponse]]:
+        """Makes a new version of what an old one was: its code, tags, addresses, options. The handler keeps its id."""
+
+    @_abc_1.abstractmethod
+    def Pause(
+        self,
+        request: _eventprocapi_pb2.PauseRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.PauseResponse, _abc.Awaitable[_eventprocapi_pb2.PauseResponse]]:
+        """Events that come while a handler is paused do not run it; what waits already does. Paused twice is no error."""
+
+    @_abc_1.abstractmethod
+    def Resume(
+        self,
+        request: _eventprocapi_pb2.ResumeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.ResumeResponse, _abc.Awaitable[_eventprocapi_pb2.ResumeResponse]]:
+        """Ends a pause; of a handler that is not paused: changes nothing. FAILED_PRECONDITION when it is paused because BTrDB
+        refuses its owner's key: Rekey or Register ends that.
+        """
+
+    @_abc_1.abstractmethod
+    def Replay(
+        self,
+        request: _eventprocapi_pb2.ReplayRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.ReplayResponse, _abc.Awaitable[_eventprocapi_pb2.ReplayResponse]]:
+        """Runs a handler, in its present version, for events of the past that match it, a page of events at a time. With dry_run
+        it makes nothing and says what it would make.
+        """
+
+    @_abc_1.abstractmethod
+    def Rekey(
+        self,
+        request: _eventprocapi_pb2.RekeyRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_eventprocapi_pb2.RekeyResponse, _abc.Awaitable[_eventprocapi_pb2.RekeyResponse]]:
+        """Seals the key of the call for all handlers of the caller, without registering anew; resumes those that had been paused
+        because the one before was refused, and lets their waiting runs go on.
+        """
 
 def add_EventProcessingServiceServicer_to_server(servicer: EventProcessingServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -69,6 +69,11 @@ class ExecutorServiceStub:
                 request_serializer=schemas_dot_generated_dot_executorapi__pb2.AnswerCheckRequest.SerializeToString,
                 response_deserializer=schemas_dot_generated_dot_executorapi__pb2.AnswerCheckResponse.FromString,
                 _registered_method=True)
+        self.AppendLog = channel.unary_unary(
+                '/executorapi.ExecutorService/AppendLog',
+                request_serializer=schemas_dot_generated_dot_executorapi__pb2.AppendLogRequest.SerializeToString,
+                response_deserializer=schemas_dot_generated_dot_executorapi__pb2.AppendLogResponse.FromString,
+                _registered_method=True)
 
 
 class ExecutorServiceServicer:
@@ -123,6 +128,13 @@ class ExecutorServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AppendLog(self, request, context):
+        """What runs that are going on have printed, so that it can be followed.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ExecutorServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -160,6 +172,11 @@ def add_ExecutorServiceServicer_to_server(servicer, server):
                     servicer.AnswerCheck,
                     request_deserializer=schemas_dot_generated_dot_executorapi__pb2.AnswerCheckRequest.FromString,
                     response_serializer=schemas_dot_generated_dot_executorapi__pb2.AnswerCheckResponse.SerializeToString,
+            ),
+            'AppendLog': grpc.unary_unary_rpc_method_handler(
+                    servicer.AppendLog,
+                    request_deserializer=schemas_dot_generated_dot_executorapi__pb2.AppendLogRequest.FromString,
+                    response_serializer=schemas_dot_generated_dot_executorapi__pb2.AppendLogResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -351,6 +368,33 @@ class ExecutorService:
             '/executorapi.ExecutorService/AnswerCheck',
             schemas_dot_generated_dot_executorapi__pb2.AnswerCheckRequest.SerializeToString,
             schemas_dot_generated_dot_executorapi__pb2.AnswerCheckResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AppendLog(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/executorapi.ExecutorService/AppendLog',
+            schemas_dot_generated_dot_executorapi__pb2.AppendLogRequest.SerializeToString,
+            schemas_dot_generated_dot_executorapi__pb2.AppendLogResponse.FromString,
             options,
             channel_credentials,
             insecure,

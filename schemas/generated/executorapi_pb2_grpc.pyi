@@ -45,6 +45,8 @@ class ExecutorServiceStub:
     """Long poll: a handler that is being registered, to be loaded in a sandbox but not called."""
     AnswerCheck: _grpc.UnaryUnaryMultiCallable[_executorapi_pb2.AnswerCheckRequest, _executorapi_pb2.AnswerCheckResponse]
     """What came of it."""
+    AppendLog: _grpc.UnaryUnaryMultiCallable[_executorapi_pb2.AppendLogRequest, _executorapi_pb2.AppendLogResponse]
+    """What runs that are going on have printed, so that it can be followed."""
 
 @_typing.type_check_only
 class ExecutorServiceAsyncStub(ExecutorServiceStub):
@@ -63,6 +65,8 @@ class ExecutorServiceAsyncStub(ExecutorServiceStub):
     """Long poll: a handler that is being registered, to be loaded in a sandbox but not called."""
     AnswerCheck: _aio.UnaryUnaryMultiCallable[_executorapi_pb2.AnswerCheckRequest, _executorapi_pb2.AnswerCheckResponse]  # type: ignore[assignment]
     """What came of it."""
+    AppendLog: _aio.UnaryUnaryMultiCallable[_executorapi_pb2.AppendLogRequest, _executorapi_pb2.AppendLogResponse]  # type: ignore[assignment]
+    """What runs that are going on have printed, so that it can be followed."""
 
 class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -120,5 +124,13 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_executorapi_pb2.AnswerCheckResponse, _abc.Awaitable[_executorapi_pb2.AnswerCheckResponse]]:
         """What came of it."""
+
+    @_abc_1.abstractmethod
+    def AppendLog(
+        self,
+        request: _executorapi_pb2.AppendLogRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_executorapi_pb2.AppendLogResponse, _abc.Awaitable[_executorapi_pb2.AppendLogResponse]]:
+        """What runs that are going on have printed, so that it can be followed."""
 
 def add_ExecutorServiceServicer_to_server(servicer: ExecutorServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...
