@@ -130,14 +130,13 @@ class EventProcessingServiceAsyncStub(EventProcessingServiceStub):
     because the one before was refused, and lets their waiting runs go on.
     """
 
-class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
+class EventProcessingServiceServicer:
     """Every call carries metadata "authorization: Bearer <API key>". Errors, all with a text for people: UNAUTHENTICATED (no key, or a
     wrong one), PERMISSION_DENIED (somebody else's handler or run), NOT_FOUND (no such handler, version or run),
     INVALID_ARGUMENT ("<field>: what is wrong and what would be right"), UNAVAILABLE (busy; the same again in a moment),
     UNIMPLEMENTED (an older registry, which has not got that call).
     """
 
-    @_abc_1.abstractmethod
     def ListHooks(
         self,
         request: _eventprocapi_pb2.ListHooksRequest,
@@ -145,7 +144,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_eventprocapi_pb2.ListHooksResponse, _abc.Awaitable[_eventprocapi_pb2.ListHooksResponse]]:
         """The hooks that there are. Anyone with a key."""
 
-    @_abc_1.abstractmethod
     def ListHandlers(
         self,
         request: _eventprocapi_pb2.ListHandlersRequest,
@@ -153,7 +151,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_eventprocapi_pb2.ListHandlersResponse, _abc.Awaitable[_eventprocapi_pb2.ListHandlersResponse]]:
         """The living handlers of everybody, without their code. Anyone with a key."""
 
-    @_abc_1.abstractmethod
     def Register(
         self,
         request: _eventprocapi_pb2.RegisterRequest,
@@ -163,7 +160,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         handlers of the caller, as Rekey does. A handler that is paused stays so.
         """
 
-    @_abc_1.abstractmethod
     def Deregister(
         self,
         request: _eventprocapi_pb2.DeregisterRequest,
@@ -171,7 +167,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_eventprocapi_pb2.DeregisterResponse, _abc.Awaitable[_eventprocapi_pb2.DeregisterResponse]]:
         """Removes a handler: runs that have begun go on, those that wait are cancelled. Its owner or an admin."""
 
-    @_abc_1.abstractmethod
     def ListRuns(
         self,
         request: _eventprocapi_pb2.ListRunsRequest,
@@ -179,7 +174,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_eventprocapi_pb2.ListRunsResponse, _abc.Awaitable[_eventprocapi_pb2.ListRunsResponse]]:
         """Runs, the newest first, a page at a time: the caller's own; an admin sees everybody's."""
 
-    @_abc_1.abstractmethod
     def GetRun(
         self,
         request: _eventprocapi_pb2.GetRunRequest,
@@ -189,7 +183,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         of its last attempt that has ended.
         """
 
-    @_abc_1.abstractmethod
     def ReadLog(
         self,
         request: _eventprocapi_pb2.ReadLogRequest,
@@ -199,7 +192,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         two seconds behind the handler. Its owner or an admin.
         """
 
-    @_abc_1.abstractmethod
     def ListVersions(
         self,
         request: _eventprocapi_pb2.ListVersionsRequest,
@@ -207,7 +199,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_eventprocapi_pb2.ListVersionsResponse, _abc.Awaitable[_eventprocapi_pb2.ListVersionsResponse]]:
         """A living handler's versions, the newest first. Its owner or an admin, as in all that follow."""
 
-    @_abc_1.abstractmethod
     def GetSource(
         self,
         request: _eventprocapi_pb2.GetSourceRequest,
@@ -215,7 +206,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_eventprocapi_pb2.GetSourceResponse, _abc.Awaitable[_eventprocapi_pb2.GetSourceResponse]]:
         """The source of a version as its client sent it, and its pickle if asked for."""
 
-    @_abc_1.abstractmethod
     def Rollback(
         self,
         request: _eventprocapi_pb2.RollbackRequest,
@@ -223,7 +213,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_eventprocapi_pb2.RollbackResponse, _abc.Awaitable[_eventprocapi_pb2.RollbackResponse]]:
         """Makes a new version of what an old one was: its code, tags, addresses, options. The handler keeps its id."""
 
-    @_abc_1.abstractmethod
     def Pause(
         self,
         request: _eventprocapi_pb2.PauseRequest,
@@ -231,7 +220,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_eventprocapi_pb2.PauseResponse, _abc.Awaitable[_eventprocapi_pb2.PauseResponse]]:
         """Events that come while a handler is paused do not run it; what waits already does. Paused twice is no error."""
 
-    @_abc_1.abstractmethod
     def Resume(
         self,
         request: _eventprocapi_pb2.ResumeRequest,
@@ -241,7 +229,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         refuses its owner's key: Rekey or Register ends that.
         """
 
-    @_abc_1.abstractmethod
     def Replay(
         self,
         request: _eventprocapi_pb2.ReplayRequest,
@@ -251,7 +238,6 @@ class EventProcessingServiceServicer(metaclass=_abc_1.ABCMeta):
         it makes nothing and says what it would make.
         """
 
-    @_abc_1.abstractmethod
     def Rekey(
         self,
         request: _eventprocapi_pb2.RekeyRequest,

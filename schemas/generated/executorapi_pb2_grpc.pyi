@@ -68,8 +68,7 @@ class ExecutorServiceAsyncStub(ExecutorServiceStub):
     AppendLog: _aio.UnaryUnaryMultiCallable[_executorapi_pb2.AppendLogRequest, _executorapi_pb2.AppendLogResponse]  # type: ignore[assignment]
     """What runs that are going on have printed, so that it can be followed."""
 
-class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
-    @_abc_1.abstractmethod
+class ExecutorServiceServicer:
     def Claim(
         self,
         request: _executorapi_pb2.ClaimRequest,
@@ -77,7 +76,6 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_executorapi_pb2.ClaimResponse, _abc.Awaitable[_executorapi_pb2.ClaimResponse]]:
         """Turns invitations into leases. Idempotent by (boot_id, nonce)."""
 
-    @_abc_1.abstractmethod
     def Renew(
         self,
         request: _executorapi_pb2.RenewRequest,
@@ -85,7 +83,6 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_executorapi_pb2.RenewResponse, _abc.Awaitable[_executorapi_pb2.RenewResponse]]:
         """Prolongs leases; says which are lost."""
 
-    @_abc_1.abstractmethod
     def Report(
         self,
         request: _executorapi_pb2.ReportRequest,
@@ -93,7 +90,6 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_executorapi_pb2.ReportResponse, _abc.Awaitable[_executorapi_pb2.ReportResponse]]:
         """The run has ended and its result is in Kafka."""
 
-    @_abc_1.abstractmethod
     def HandBack(
         self,
         request: _executorapi_pb2.HandBackRequest,
@@ -101,7 +97,6 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_executorapi_pb2.HandBackResponse, _abc.Awaitable[_executorapi_pb2.HandBackResponse]]:
         """Gives a run back without a result."""
 
-    @_abc_1.abstractmethod
     def GetBlob(
         self,
         request: _executorapi_pb2.GetBlobRequest,
@@ -109,7 +104,6 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_executorapi_pb2.BlobChunk], _abc.AsyncIterator[_executorapi_pb2.BlobChunk]]:
         """The pickle with that SHA-256, in chunks."""
 
-    @_abc_1.abstractmethod
     def NextCheck(
         self,
         request: _executorapi_pb2.NextCheckRequest,
@@ -117,7 +111,6 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_executorapi_pb2.NextCheckResponse, _abc.Awaitable[_executorapi_pb2.NextCheckResponse]]:
         """Long poll: a handler that is being registered, to be loaded in a sandbox but not called."""
 
-    @_abc_1.abstractmethod
     def AnswerCheck(
         self,
         request: _executorapi_pb2.AnswerCheckRequest,
@@ -125,7 +118,6 @@ class ExecutorServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_executorapi_pb2.AnswerCheckResponse, _abc.Awaitable[_executorapi_pb2.AnswerCheckResponse]]:
         """What came of it."""
 
-    @_abc_1.abstractmethod
     def AppendLog(
         self,
         request: _executorapi_pb2.AppendLogRequest,
