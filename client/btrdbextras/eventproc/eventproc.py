@@ -1,18 +1,18 @@
 """What a notebook calls: hooks, list_handlers, register, deregister, upload_file."""
 
-import datetime
 import os
 import re
 import sys
 import uuid
 import warnings
-from typing import Any, Callable, Dict, List, NamedTuple, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Sequence, TypeVar
 
 import dill
 
 from btrdbextras.conn import Connection
-from btrdbextras.eventproc import pickling, wire
+from btrdbextras.eventproc import pickling, rows, wire
 from btrdbextras.eventproc.call import call, connect
+from btrdbextras.eventproc.rows import Handler
 
 __all__ = ["Handler", "_uploads", "connect", "deregister", "hooks", "list_handlers", "register", "upload_file"]
 
@@ -22,22 +22,6 @@ _uploads: Dict[str, List[str]] = {}
 FILE_NAME_LENGTH = 200
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-class Handler(NamedTuple):
-    """A registered function. created_at, updated_at: aware datetimes in UTC; version: 0 for the first registration."""
-
-    id: int
-    name: str
-    hook: str
-    version: int
-    notify_on_success: str
-    notify_on_failure: str
-    tags: List[str]
-    created_at: datetime.datetime
-    created_by: str
-    updated_at: datetime.datetime
-    updated_by: str
 
 
 def hooks(conn: Connection) -> List[str]:
@@ -75,7 +59,7 @@ def list_handlers(conn: Connection, hook: str = "", hooks: Optional[str] = None)
     wanted = hook if hooks is None else hooks
     _text("hook", wanted)
     answer = call(conn, "ListHandlers", wire.message("ListHandlersRequest")(hook=wanted))
-    return [_handler(handler) for handler in answer.handlers]
+    return rows.handlers(answer.handlers)
 
 
 def register(
@@ -223,33 +207,12 @@ def upload_file(file: str, file_name: str) -> Optional[str]:
     return "https://%s/%s" % (os.environ.get("DOWNLOADS_ENDPOINT", ""), code)
 
 
-def _handler(sent: Any) -> Handler:
-    return Handler(
-        sent.id,
-        sent.name,
-        sent.hook,
-        sent.version,
-        sent.notify_on_success,
-        sent.notify_on_failure,
-        list(sent.tag),
-        _instant(sent.created_at),
-        sent.created_by,
-        _instant(sent.updated_at),
-        sent.updated_by,
-    )
-
-
 def _registered(answer: Any) -> str:
     """What was registered, in one line."""
     made = answer.handler
     tags = "tags %s" % ", ".join(sorted(made.tag)) if made.tag else "every event"
     line = "registered %r version %d (id %d) for %s" % (made.name, made.version, made.id, tags)
     return "; ".join(part for part in (line, made.runtime and "runs on %s" % made.runtime, answer.check) if part)
-
-
-def _instant(ns: int) -> datetime.datetime:
-    whole, rest = divmod(ns, 1000000000)
-    return datetime.datetime.fromtimestamp(whole, datetime.timezone.utc).replace(microsecond=rest // 1000)
 
 
 def _text(field: str, value: Any) -> None:

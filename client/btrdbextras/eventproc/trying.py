@@ -1,6 +1,5 @@
 """Runs a function at the desk as the platform would, before it is registered."""
 
-import html
 import io
 import json
 import os
@@ -18,6 +17,7 @@ from btrdbextras.eventproc import pickling
 from btrdbextras.eventproc.by_value import ByValue
 from btrdbextras.eventproc.names import names_in
 from btrdbextras.eventproc.sample import sample_event
+from btrdbextras.eventproc.table import as_html, as_text
 
 __all__ = ["Trial", "Upload", "try_handler"]
 
@@ -70,18 +70,10 @@ class Trial(object):
         return "%s %s in %.1f s" % (self.name, "succeeded" if self.ok else "FAILED", self.seconds)
 
     def __repr__(self) -> str:
-        lines = [self._head()]
-        for title, text in self._parts():
-            if text:
-                lines += [title + ":"] + ["    " + line for line in text.splitlines()]
-        return "\n".join(lines)
+        return as_text(self._head(), self._parts())
 
     def _repr_html_(self) -> str:
-        parts = ["<b>%s</b>" % html.escape(self._head())]
-        for title, text in self._parts():
-            if text:
-                parts.append("<div><i>%s</i><pre>%s</pre></div>" % (title, html.escape(text)))
-        return "".join(parts)
+        return as_html(self._head(), self._parts())
 
 
 def try_handler(
