@@ -18,15 +18,31 @@ class WrongKey(EventProcError, PermissionError):
 
 
 class NotYours(EventProcError, PermissionError):
-    """The handler belongs to somebody else."""
+    """The handler or the run belongs to somebody else."""
 
 
-class InvalidRegistration(EventProcError, ValueError):
-    """The service refuses a value: an unknown hook, a bad name, a bad email address. The message says which."""
+class InvalidRequest(EventProcError, ValueError):
+    """The service refuses a value, or does not do that now. The message says which, and what would be right."""
 
 
-class UnknownHandler(EventProcError, LookupError):
-    """There is no handler with that id."""
+class InvalidRegistration(InvalidRequest):
+    """The service refuses to register this: an unknown hook, a bad name, a bad email address. The message says which."""
+
+
+class NotFound(EventProcError, LookupError):
+    """There is no such thing. The message says what was asked for."""
+
+
+class UnknownHandler(NotFound):
+    """There is no handler with that id or name, or it has no such version."""
+
+
+class UnknownRun(NotFound):
+    """There is no run with that id."""
+
+
+class OlderPlatform(EventProcError, NotImplementedError):
+    """The platform is older than this package, and does not do that yet. What it does goes on as ever."""
 
 
 class CannotPickle(EventProcError, TypeError, ValueError):

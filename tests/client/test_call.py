@@ -130,7 +130,7 @@ def test_the_messages_have_the_fields_and_numbers_of_the_proto() -> None:
 @pytest.mark.parametrize(
     ("code", "kind", "builtin"),
     [
-        (grpc.StatusCode.INVALID_ARGUMENT, errors.InvalidRegistration, ValueError),
+        (grpc.StatusCode.INVALID_ARGUMENT, errors.InvalidRequest, ValueError),
         (grpc.StatusCode.PERMISSION_DENIED, errors.NotYours, PermissionError),
         (grpc.StatusCode.NOT_FOUND, errors.UnknownHandler, LookupError),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, errors.InvalidRegistration, ValueError),

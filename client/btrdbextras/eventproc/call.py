@@ -1,9 +1,10 @@
 """Calls to the platform: dialling, deadlines, and errors that say what to do."""
 
+import contextlib
 import os
 import socket
 import ssl
-from typing import Any
+from typing import Any, Callable, Iterator
 
 import certifi
 import grpc
@@ -12,10 +13,13 @@ from btrdbextras.conn import Connection
 from btrdbextras.errors import (
     EventProcError,
     InvalidRegistration,
+    InvalidRequest,
     NoServer,
     NotYours,
+    OlderPlatform,
     ServiceFailed,
     UnknownHandler,
+    UnknownRun,
     UntrustedCertificate,
     WrongKey,
 )
@@ -24,21 +28,39 @@ from btrdbextras.eventproc import wire
 DEADLINE_S = 60.0
 PROBE_S = 10.0
 _MIB = 1024 * 1024
+_OLDER = "the platform at %s is older than this package: it has no %s yet; hooks, list_handlers, register and deregister work as ever"
 
 
 def call(conn: Connection, method: str, request: Any) -> Any:
     """The answer to a request of the service; blocks for at most a minute. Raises EventProcError."""
-    response = wire.message(method + "Response")
+    with calling(conn) as ask:
+        return ask(method, request)
+
+
+@contextlib.contextmanager
+def calling(conn: Connection) -> Iterator[Callable[[str, Any], Any]]:
+    """Gives call(), without its first argument, for several calls over one connection."""
     channel = connect(conn)
-    try:
-        ask = channel.unary_unary(
+
+    def ask(method: str, request: Any) -> Any:
+        response = wire.message(method + "Response")
+        send = channel.unary_unary(
             wire.SERVICE + method,
             request_serializer=type(request).SerializeToString,
             response_deserializer=response.FromString,
         )
-        return ask(request, timeout=DEADLINE_S)
-    except grpc.RpcError as error:
-        raise _told(conn, error) from error
+        try:
+            return send(request, timeout=DEADLINE_S)
+        except grpc.RpcError as error:
+            if error.code() == grpc.StatusCode.UNIMPLEMENTED and method != "ListHooks":
+                ask(
+                    "ListHooks", wire.message("ListHooksRequest")()
+                )  # raises where event processing is not served at all
+                raise OlderPlatform(_OLDER % (conn.endpoint, method)) from error
+            raise _told(conn, method, error) from error
+
+    try:
+        yield ask
     finally:
         channel.close()
 
@@ -66,7 +88,7 @@ def _authorities() -> bytes:
     return found
 
 
-def _told(conn: Connection, error: Any) -> EventProcError:
+def _told(conn: Connection, method: str, error: Any) -> EventProcError:
     code, details = error.code(), error.details() or ""
     codes = grpc.StatusCode
     if code == codes.UNAUTHENTICATED:
@@ -74,14 +96,14 @@ def _told(conn: Connection, error: Any) -> EventProcError:
     if code == codes.PERMISSION_DENIED:
         return NotYours(details)
     if code == codes.NOT_FOUND:
-        return UnknownHandler(details)
+        return (UnknownRun if method in ("GetRun", "ReadLog") else UnknownHandler)(details)
     if code == codes.RESOURCE_EXHAUSTED:
         return InvalidRegistration(
             "%s takes no message of this size; large data that the function refers to is sent with it: read it inside the "
             "function instead (%s)" % (conn.endpoint, details)
         )
     if code in (codes.INVALID_ARGUMENT, codes.FAILED_PRECONDITION, codes.OUT_OF_RANGE):
-        return InvalidRegistration(details)
+        return (InvalidRegistration if method == "Register" else InvalidRequest)(details)
     if code == codes.UNIMPLEMENTED:
         return NoServer("%s answers, but does not serve event processing (%s)" % (conn.endpoint, details))
     if code == codes.UNAVAILABLE:

@@ -5,12 +5,12 @@ import re
 import sys
 import uuid
 import warnings
-from typing import Any, Callable, Dict, List, Optional, Sequence, TypeVar
+from typing import Any, Callable, Dict, List, Optional, Sequence, Tuple, TypeVar
 
 import dill
 
 from btrdbextras.conn import Connection
-from btrdbextras.eventproc import pickling, rows, wire
+from btrdbextras.eventproc import options, pickling, rows, wire
 from btrdbextras.eventproc.call import call, connect
 from btrdbextras.eventproc.rows import Handler
 
@@ -69,6 +69,14 @@ def register(
     notify_on_success: str,
     notify_on_failure: str,
     tags: Optional[Sequence[str]] = None,
+    requirements: Optional[Sequence[str]] = None,
+    timeout: Any = None,
+    memory: Any = None,
+    max_concurrency: Optional[int] = None,
+    retries: Optional[int] = None,
+    retry_delay: Any = None,
+    notify: Optional[str] = None,
+    description: Optional[str] = None,
 ) -> Callable[[Function], Function]:
     """Decorator that registers a function: from now on it runs on the platform at each event of the hook that its tags match.
 
@@ -88,6 +96,23 @@ def register(
         Email addresses that are told how a run ended; '' for no email.
     tags: list of str, optional
         The function runs at events with at least one of these tags; without tags it runs at every event.
+    requirements: list of str, optional
+        Packages that the function needs beyond those of its runtime, as in ['pyarrow>=14'] (PEP 508, without addresses).
+    timeout: float, timedelta or str, optional
+        How long one attempt may take: seconds, or text like '15m'. Default, and the most: the platform's.
+    memory: int or str, optional
+        How much memory one attempt may use: bytes, or text like '2 GiB'. Default, and the most: the platform's.
+    max_concurrency: int, optional
+        How many runs of it may go on at a time. Default: the platform's.
+    retries: int, optional
+        How often a run that failed, timed out, ran out of memory or crashed is tried again. Default: not at all. The one email, when
+        it is over, tells of all attempts.
+    retry_delay: float, timedelta or str, optional
+        How long to wait before each retry: seconds, or text like '5m'.
+    notify: str, optional
+        'each' (an email a run, the default), 'digest' (runs told of together), 'failures' (those alone) or 'none'.
+    description: str, optional
+        For people; at most 2000 characters.
 
     Returns
     -------
@@ -113,17 +138,27 @@ def register(
     for field, value in (("notify_on_success", notify_on_success), ("notify_on_failure", notify_on_failure)):
         _address(field, value)
     wanted = _tags(tags)
+    needed = options.requirements(requirements)
+    asked = options.message(timeout, memory, max_concurrency, retries, retry_delay, notify, description)
 
     def decorator(function: Function) -> Function:
-        pickled = pickling.pickle(function)
-        package = wire.message("Package")
         registration = wire.message("Registration")(
-            name=name,
-            hook=hook,
-            tags=wanted,
+            name=name, hook=hook, tags=wanted, notify_on_success=notify_on_success or "",
+            notify_on_failure=notify_on_failure or "", requirements=needed, options=asked,
+        )  # fmt: skip
+        for line in submit(conn, pickling.pickle(function), registration)[1]:
+            print(line)
+        return function
+
+    return decorator
+
+
+def submit(conn: Connection, pickled: pickling.Pickled, registration: Any) -> Tuple[Handler, List[str]]:
+    """Registers a function as the message Registration says, which it completes. Returns the handler, and lines for people."""
+    package = wire.message("Package")
+    registration.MergeFrom(
+        wire.message("Registration")(
             blob=pickled.blob,
-            notify_on_success=notify_on_success or "",
-            notify_on_failure=notify_on_failure or "",
             api_key=conn.apikey,
             python_version="%d.%d.%d" % sys.version_info[:3],
             dill_version=dill.__version__,
@@ -132,13 +167,15 @@ def register(
             first_line=pickled.first_line,
             file_name=pickled.file_name,
         )
-        answer = call(conn, "Register", wire.message("RegisterRequest")(registration=registration))
-        print(_registered(answer))
-        for note in answer.notes:
-            print("note: " + note)
-        return function
-
-    return decorator
+    )
+    answer = call(conn, "Register", wire.message("RegisterRequest")(registration=registration))
+    lines = [_registered(answer)] + ["note: " + note for note in answer.notes]
+    sent = registration.options
+    ignored = [re.sub("(_s|_bytes)$", "", field.name) for field, _ in sent.ListFields()]
+    ignored += ["requirements"] if registration.requirements else []
+    if ignored and not answer.handler.HasField("options"):
+        lines.append("note: this platform is older than btrdbextras and does not know of: %s" % ", ".join(ignored))
+    return rows.handler(answer.handler), lines
 
 
 def deregister(conn: Connection, handler_id: int) -> bool:

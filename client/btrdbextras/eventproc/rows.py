@@ -26,7 +26,7 @@ class Handler(_Handler):
     """A registered function. created_at, updated_at: aware datetimes in UTC; version: 0 for the first registration.
 
     Beside the namedtuple's eleven fields: runtime, for instance 'py3.11'; paused and pause_reason; options, a dict of what it was
-    registered with (timeout and retry_delay in s, memory in bytes; 0 or '': as the platform does it for everybody).
+    registered with (timeout and retry_delay in s, memory in bytes; 0 or '': as the platform does it for everybody); requirements.
     """
 
     runtime = ""
@@ -36,6 +36,7 @@ class Handler(_Handler):
     def __init__(self, *fields: Any, **named: Any) -> None:
         super().__init__()
         self.options: Dict[str, Any] = {}
+        self.requirements: List[str] = []
 
     @property
     def state(self) -> str:
@@ -82,7 +83,7 @@ class RunFile(NamedTuple):
 
 
 class Attempt(NamedTuple):
-    """One start of a run. reason: why it ended, where that was not the handler's doing."""
+    """One start of a run. reason: how it ended, '' for not yet."""
 
     number: int
     executor: str
@@ -121,12 +122,12 @@ class RunReport(NamedTuple):
         if run.seconds is not None:
             times += " (%.1f s, CPU %.1f s, peak memory %s)" % (run.seconds, self.cpu_seconds, size(self.peak_memory))
         error = self.traceback.rstrip() or ("%s: %s" % (self.error_type, self.error_message)).strip(": ") or run.error
-        lost = ["%d on %s: %s" % (one.number, one.executor, one.reason) for one in self.attempts if one.reason]
+        tries = ["%d on %s: %s" % (one.number, one.executor, one.reason or "not ended") for one in self.attempts]
         files = ["%s (%s) %s" % (one.name, size(one.size), one.link) for one in self.files]
         return [
             ("Run", run.id), ("Times (UTC)", times), ("Returned", self.text), ("Raised", error),
             ("Log, its middle left out" if self.log_truncated else "Log", self.log.rstrip()),
-            ("Files", "\n".join(files)), ("Attempts", "\n".join(lost)), ("Repeats", self.replay_of),
+            ("Files", "\n".join(files)), ("Attempts", "\n".join(tries if len(tries) > 1 else [])), ("Repeats", self.replay_of),
         ]  # fmt: skip
 
     def _head(self) -> str:
@@ -154,7 +155,9 @@ class Version(NamedTuple):
     notify_on_success: str
     notify_on_failure: str
     options: Dict[str, Any]
+    requirements: List[str]
     digest: str
+    has_source: bool
 
 
 class Source(NamedTuple):
@@ -227,7 +230,7 @@ def handler(sent: Any) -> Handler:
         instant(sent.created_at), sent.created_by, instant(sent.updated_at), sent.updated_by,
     )  # fmt: skip
     made.runtime, made.paused, made.pause_reason = sent.runtime, sent.paused, sent.pause_reason
-    made.options = options(sent.options)
+    made.options, made.requirements = options(sent.options), list(sent.requirements)
     return made
 
 
@@ -264,7 +267,8 @@ def version(sent: Any) -> Version:
     """From the message HandlerVersion."""
     return Version(
         sent.handler_id, sent.version, sent.present, instant(sent.created_at_ms * _MS), sent.created_by, sent.runtime,
-        sent.python_version, list(sent.tags), sent.notify_on_success, sent.notify_on_failure, options(sent.options), sent.digest,
+        sent.python_version, list(sent.tags), sent.notify_on_success, sent.notify_on_failure, options(sent.options),
+        list(sent.requirements), sent.digest, sent.has_source,
     )  # fmt: skip
 
 

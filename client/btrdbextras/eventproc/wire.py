@@ -14,7 +14,8 @@ SERVICE = "/eventprocapi.EventProcessingService/"
 _HANDLER = (
     "int32 id 1, string hook 2, string name 3, int32 version 4, bytes callable 5, repeated string tag 6, "
     "string notify_on_success 7, string notify_on_failure 8, string created_by 9, int64 created_at 10, string updated_by 11, "
-    "int64 updated_at 12, string runtime 100, bool paused 101, string pause_reason 102, Options options 103"
+    "int64 updated_at 12, string runtime 100, bool paused 101, string pause_reason 102, Options options 103, "
+    "repeated string requirements 104"
 )
 _REGISTRATION = (
     "string name 1, string hook 2, repeated string tags 3, bytes blob 4, string notify_on_success 5, string notify_on_failure 6, "
@@ -40,9 +41,9 @@ _ATTEMPT = "int32 number 1, string executor 2, int64 claimed_at_ms 3, int64 ende
 _VERSION = (
     "int32 handler_id 1, int32 version 2, bool present 3, int64 created_at_ms 4, string created_by 5, string runtime 6, "
     "string python_version 7, repeated string tags 8, string notify_on_success 9, string notify_on_failure 10, Options options 11, "
-    "string digest 12"
+    "string digest 12, repeated string requirements 13, bool has_source 14"
 )
-_LIST_RUNS = "HandlerRef handler 1, string hook 2, string state 3, int64 since_ms 4, int32 limit 5, string after 6"
+_LIST_RUNS = "HandlerRef handler 1, string hook 2, string state 3, int64 since_ms 4, int32 limit 5, string after 6, string owner 7"
 _REPLAY = "HandlerRef handler 1, int64 since_ms 2, int64 until_ms 3, bool dry_run 4, string replay_id 5, string after 6, string only 7"
 _MESSAGES = {
     "Hook": "string name 1",
@@ -58,7 +59,7 @@ _MESSAGES = {
     "DeregisterRequest": "int32 id 1",
     "DeregisterResponse": "int32 id 1",
     "Options": _OPTIONS,
-    "HandlerRef": "int32 id 1, string name 2",
+    "HandlerRef": "int32 id 1, string name 2, string hook 3",
     "ListRunsRequest": _LIST_RUNS,
     "ListRunsResponse": "repeated RunLine runs 1, string next_page 2",
     "RunLine": _RUN_LINE,
