@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,8 @@ from schemas.errors import TryLater
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 BUSY_S = 5.0
+AGAIN_S = 0.001
+"""Between attempts to be the one who writes to SQLite."""
 PATIENCE = {
     "connect_timeout": 5,
     # a server whose machine has vanished says nothing more: without these a call hangs for a quarter of an hour, and the loop
@@ -142,9 +146,28 @@ def _sqlite_connect(connection: Any, _record: object) -> None:
 
 
 def _sqlite_begin(connection: Connection) -> None:
-    # a deferred transaction that reads first and writes then fails at once when somebody wrote in between
-    writing = connection.get_execution_options().get("writing")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")
+    if not connection.get_execution_options().get("writing"):
+        connection.exec_driver_sql("BEGIN")
+        return
+    # IMMEDIATE: a deferred transaction that reads first and writes then fails at once when somebody wrote in between.
+    # SQLite's own busy handler sleeps longer and longer (1, 2, 5, 10, 15, 20, 25 ms ...): who has waited longest comes last.
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    deadline = time.monotonic() + BUSY_S
+    driver.execute("PRAGMA busy_timeout = 0")
+    try:
+        while time.monotonic() < deadline:
+            try:
+                driver.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                    break
+                time.sleep(AGAIN_S)
+            else:
+                return
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    finally:
+        driver.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000:.0f}")
 
 
 @contextlib.contextmanager
