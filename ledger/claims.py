@@ -6,15 +6,16 @@ import hashlib
 import hmac
 import json
 import secrets
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import ColumnElement, and_, func, select, text, update
+from sqlalchemy import ColumnElement, and_, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
+from ledger.credentials import refused_owners
 from ledger.engine import is_postgresql, now_ms
 from ledger.executors import Executor, Shares, seen
-from ledger.fair import CHUNK
+from ledger.fair import CHUNK, own_caps
 from ledger.notify import close_run
 from ledger.rules import Rules
 from ledger.tables import (
@@ -26,11 +27,13 @@ from ledger.tables import (
     EventRow,
     HandlerRow,
     HandlerVersionRow,
+    RunLogRow,
     RunRow,
 )
 from schemas.records import Outcome, RunError
 
 CAPPED_S = 2.0
+KEY_REFUSED_S = 60.0
 
 
 @dataclass(frozen=True)
@@ -112,7 +115,9 @@ def claim(session: Session, claimant: Claimant, run_ids: Sequence[str], rules: R
     now = now_ms(session)
     boot = _hash(claimant.boot_id)
     rows = locked(session, run_ids)
-    _alone_with_caps(session, rows.values(), rules)
+    caps = own_caps(session, {row.handler_id for row in rows.values()})
+    _alone_with_caps(session, rows.values(), rules, caps)
+    refused = refused_owners(session, {row.owner for row in rows.values()})
     before = session.scalars(
         select(AttemptRow)
         .where(AttemptRow.boot_hash == boot, AttemptRow.nonce == claimant.nonce)
@@ -132,7 +137,9 @@ def claim(session: Session, claimant: Claimant, run_ids: Sequence[str], rules: R
         if lease_id and row.state == RUNNING and row.lease_hash == _hash(lease_id):
             answers[run_id] = _claimed(session, row, lease_id)
             continue
-        refusal = _refusal(session, row, now, rules)
+        refusal = _refusal(session, row, now, rules, caps.get(row.handler_id, 0))
+        if refusal is None and row.owner in refused:
+            refusal = Later(KEY_REFUSED_S, f"BTrDB refuses {row.owner}'s API key; it waits for rekey(conn)")
         if refusal is None and not shares.may_take(row.owner, row.runtime, boot):
             why = f"{row.owner} has as many slots as one owner may have; the last are kept for others"
             refusal = Later(CAPPED_S, why)
@@ -219,6 +226,7 @@ def end_attempt(session: Session, row: RunRow, now: int, reason: str, begun: boo
     session.execute(
         update(AttemptRow).where(AttemptRow.run_id == row.id, AttemptRow.number == row.claims).values(**values)
     )
+    session.execute(delete(RunLogRow).where(RunLogRow.run_id == row.id))
 
 
 def lease_counts(row: RunRow, lease_id: str) -> bool:
@@ -250,7 +258,7 @@ def _present(lease: Lease, *states: str) -> ColumnElement[bool]:
     return and_(RunRow.id == lease.run_id, RunRow.lease_hash == _hash(lease.lease_id), RunRow.state.in_(states))
 
 
-def _refusal(session: Session, row: RunRow, now: int, rules: Rules) -> Later | Drop | None:
+def _refusal(session: Session, row: RunRow, now: int, rules: Rules, own_cap: int) -> Later | Drop | None:
     if row.state in (RUNNING, REPORTED):
         return Drop("it is leased by another")
     if row.state != QUEUED:
@@ -262,18 +270,19 @@ def _refusal(session: Session, row: RunRow, now: int, rules: Rules) -> Later | D
         return Later(CAPPED_S, "it was lost together with another that runs now; they are tried one at a time")
     if rules.per_owner and _running(session, row, "owner") >= rules.per_owner:
         return Later(CAPPED_S, f"{row.owner} has {rules.per_owner} runs going, which is the cap for an owner")
-    if rules.per_handler and _running(session, row, "handler_id") >= rules.per_handler:
-        return Later(CAPPED_S, f"the handler has {rules.per_handler} runs going, which is the cap for a handler")
+    cap = min(filter(None, (rules.per_handler, own_cap)), default=0)
+    if cap and _running(session, row, "handler_id") >= cap:
+        whose = "its own cap" if cap == own_cap else "the cap for a handler"
+        return Later(CAPPED_S, f"the handler has {cap} runs going, which is {whose}")
     return None
 
 
-def _alone_with_caps(session: Session, rows: Collection[RunRow], rules: Rules) -> None:
+def _alone_with_caps(session: Session, rows: Collection[RunRow], rules: Rules, caps: Mapping[int, int]) -> None:
     """Two claims must not count the same owner's or handler's runs at the same time; locked in one order, against deadlocks."""
     if not is_postgresql(session):
         return
     capped = {f"owner {row.owner}" for row in rows} if rules.per_owner else set()
-    if rules.per_handler:
-        capped |= {f"handler_id {row.handler_id}" for row in rows}
+    capped |= {f"handler_id {row.handler_id}" for row in rows if rules.per_handler or row.handler_id in caps}
     for what in sorted(capped):
         session.execute(text("SELECT pg_advisory_xact_lock(hashtext(:what))"), {"what": what})
 
@@ -329,4 +338,6 @@ def _claimed(session: Session, row: RunRow, lease_id: str) -> ClaimedRun:
         attempt=row.claims,
         queued_at_ms=row.queued_at_ms,
         requirements=tuple(json.loads(version.requirements)),
+        wall_s=version.timeout_s,
+        memory_bytes=version.memory_bytes,
     )

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from cryptography.fernet import InvalidToken
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ledger.engine import Ledger, now_ms
@@ -12,7 +15,14 @@ from ledger.tables import CredentialRow
 def seal(session: Session, ledger: Ledger, owner: str, api_key: str) -> None:
     """Keeps the key for the owner's handlers, in place of the one before."""
     sealed = ledger.seals.encrypt(api_key.encode())
-    session.merge(CredentialRow(owner=owner, sealed=sealed, updated_at_ms=now_ms(session)))
+    session.merge(CredentialRow(owner=owner, sealed=sealed, updated_at_ms=now_ms(session), refused_at_ms=None))
+    session.flush()
+
+
+def refused_owners(session: Session, owners: Collection[str]) -> set[str]:
+    """Those of them whose key BTrDB has refused since they registered it."""
+    query = select(CredentialRow.owner).where(CredentialRow.owner.in_(owners), CredentialRow.refused_at_ms.is_not(None))
+    return set(session.scalars(query)) if owners else set()
 
 
 def unseal(session: Session, ledger: Ledger, owner: str) -> str | None:

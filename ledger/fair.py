@@ -15,10 +15,12 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from ledger.credentials import refused_owners
 from ledger.engine import is_postgresql, now_ms
 from ledger.executors import Shares
+from ledger.handlers import PRESENT
 from ledger.rules import Rules
-from ledger.tables import IS_RUNNING, QUEUED, WAITING, RunRow
+from ledger.tables import IS_RUNNING, QUEUED, WAITING, HandlerRow, HandlerVersionRow, RunRow
 
 CHUNK = 500  # SQLite takes 32,766 parameters in a statement
 GROUPS_AT_ONCE = 200
@@ -39,8 +41,15 @@ class Invitation:
 class Rooms:
     """How many more invitations may go out, by owner and runtime, and by what the caps leave."""
 
-    def __init__(self, session: Session, rules: Rules, now: int, owners: Collection[str] | None = None) -> None:
-        """owners: the only ones to be asked about; None: all. Counts what is out and what runs."""
+    def __init__(
+        self,
+        session: Session,
+        rules: Rules,
+        now: int,
+        handler_ids: Collection[int],
+        owners: Collection[str] | None = None,
+    ) -> None:
+        """handler_ids: those that will be asked about; owners: theirs; None: all. Counts what is out and what runs."""
         self._rules = rules
         self._shares = Shares(session, rules, now)
         self._out: Counter[tuple[str, str]] = Counter()
@@ -50,7 +59,8 @@ class Rooms:
             self._out[(owner, runtime)] += count
             self._of_owner[owner] += count
             self._of_handler[handler_id] += count
-        if rules.per_owner or rules.per_handler:
+        self._caps = own_caps(session, handler_ids)
+        if rules.per_owner or rules.per_handler or self._caps:
             running = select(RunRow.owner, RunRow.handler_id).where(IS_RUNNING)
             if owners is not None:
                 running = running.where(RunRow.owner.in_(owners))
@@ -64,8 +74,9 @@ class Rooms:
         left = rules.invited_per_owner - self._out[(owner, runtime)]
         if rules.per_owner:
             left = min(left, rules.per_owner - self._of_owner[owner])
-        if rules.per_handler:
-            left = min(left, rules.per_handler - self._of_handler[handler_id])
+        for cap in (rules.per_handler, self._caps.get(handler_id, 0)):
+            if cap:
+                left = min(left, cap - self._of_handler[handler_id])
         share = self._shares.left(owner, runtime)
         if share is not None:
             left = min(left, share - self._out[(owner, runtime)])
@@ -102,12 +113,14 @@ def plan(session: Session, rules: Rules, limit: int, now: int) -> Due:
 
     Owners come in turn, an owner's handlers in turn, a handler's runs by age; at most limit, and no more than Rooms leaves.
     """
-    rooms = Rooms(session, rules, now)
     ready = _ready(rules, now)
-    groups = session.execute(select(RunRow.owner, RunRow.runtime, RunRow.handler_id).where(WAITING).distinct()).all()
+    found = session.execute(select(RunRow.owner, RunRow.runtime, RunRow.handler_id).where(WAITING).distinct()).all()
+    refused = refused_owners(session, {owner for owner, _, _ in found})  # theirs wait for another key
+    groups = [(owner, runtime, handler) for owner, runtime, handler in found if owner not in refused]
+    rooms = Rooms(session, rules, now, {handler_id for _, _, handler_id in groups})
     lines: dict[str, list[list[tuple[Invitation, int]]]] = defaultdict(list)
     waiting = len(groups) > GROUPS_AT_ONCE
-    for owner, runtime, handler_id in _some([(owner, runtime, handler) for owner, runtime, handler in groups]):
+    for owner, runtime, handler_id in _some(groups):
         room = min(rooms.left(owner, runtime, handler_id), limit)
         if not room:
             waiting = True
@@ -143,7 +156,7 @@ def at_once(session: Session, rules: Rules, made: Collection[tuple[Invitation, i
     The others wait for their turn in the ledger; so does every run of an owner who has some waiting there already.
     """
     owners = {invitation.owner for invitation, _ in made}
-    rooms = Rooms(session, rules, now, owners)
+    rooms = Rooms(session, rules, now, {handler_id for _, handler_id in made}, owners)
     behind = set()
     for owner in owners:
         query = select(RunRow.id).where(RunRow.owner == owner, WAITING, _ready(rules, now)).limit(1)
@@ -154,6 +167,20 @@ def at_once(session: Session, rules: Rules, made: Collection[tuple[Invitation, i
         for invitation, handler_id in made
         if invitation.owner not in behind and rooms.take(invitation.owner, invitation.runtime, handler_id)
     }
+
+
+def own_caps(session: Session, handler_ids: Collection[int]) -> dict[int, int]:
+    """How many runs at a time those handlers want at most, as they are registered now; the others are left out."""
+    found: dict[int, int] = {}
+    ids = sorted(handler_ids)
+    for start in range(0, len(ids), CHUNK):
+        query = (
+            select(HandlerRow.id, HandlerVersionRow.max_concurrency)
+            .join(HandlerVersionRow, PRESENT)
+            .where(HandlerRow.id.in_(ids[start : start + CHUNK]), HandlerVersionRow.max_concurrency > 0)
+        )
+        found.update((handler_id, cap) for handler_id, cap in session.execute(query))
+    return found
 
 
 def is_out(rules: Rules, now: int) -> ColumnElement[bool]:

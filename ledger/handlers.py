@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 
 from sqlalchemy import and_, insert, select, update
 from sqlalchemy.orm import Session
@@ -27,6 +27,28 @@ class NoSuchHandler(Exception):
     """No living handler has that id."""
 
 
+EACH, DIGEST, FAILURES, NONE = "each", "digest", "failures", "none"
+NOTIFY = (EACH, DIGEST, FAILURES, NONE)
+"""When emails are sent: one for each run; runs told of together; of those alone that did not succeed; never."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a version is to be run; 0: as the installation does it for everybody.
+
+    timeout_s, memory_bytes: of one attempt; max_concurrency: of its handler's runs at a time; retries: attempts after the first
+    that failed, each retry_delay_s after the one before; notify: one of NOTIFY.
+    """
+
+    timeout_s: float = 0.0
+    memory_bytes: int = 0
+    max_concurrency: int = 0
+    retries: int = 0
+    retry_delay_s: float = 0.0
+    notify: str = EACH
+    description: str = ""
+
+
 @dataclass(frozen=True)
 class NewHandler:
     """What is registered. blob: the pickle; runtime: where it will run; packages: name -> version; requirements: PEP 508, sorted."""
@@ -46,6 +68,7 @@ class NewHandler:
     first_line: int = 0
     file_name: str = ""
     requirements: tuple[str, ...] = ()
+    options: Options = Options()
 
 
 @dataclass(frozen=True)
@@ -66,6 +89,9 @@ class HandlerView:
     updated_by: str
     updated_at_ms: int
     paused: bool
+    pause_reason: str = ""
+    options: Options = Options()
+    requirements: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -93,7 +119,7 @@ class HandlerCode:
     requirements: tuple[str, ...] = ()
 
 
-_PRESENT = and_(HandlerVersionRow.handler_id == HandlerRow.id, HandlerVersionRow.version == HandlerRow.version)
+PRESENT = and_(HandlerVersionRow.handler_id == HandlerRow.id, HandlerVersionRow.version == HandlerRow.version)
 
 
 def register(session: Session, new: NewHandler, by: str) -> HandlerView:
@@ -102,7 +128,7 @@ def register(session: Session, new: NewHandler, by: str) -> HandlerView:
     Raises NotOwner when that one belongs to somebody else. Bumps the revision.
     """
     now = now_ms(session)
-    _bump(session)  # first, so that two registrations of one name come one after the other
+    bump(session)  # first, so that two registrations of one name come one after the other
     digest = _keep_blob(session, new.blob)
     row = session.scalar(
         select(HandlerRow).where(
@@ -147,6 +173,7 @@ def register(session: Session, new: NewHandler, by: str) -> HandlerView:
             file_name=new.file_name,
             created_by=by,
             created_at_ms=now,
+            **asdict(new.options),
         )
     )
     session.flush()
@@ -158,9 +185,7 @@ def register(session: Session, new: NewHandler, by: str) -> HandlerView:
 def list_handlers(session: Session, hook: str = "") -> list[HandlerView]:
     """The living handlers of the hook (empty: of all), by id."""
     query = (
-        select(HandlerRow, HandlerVersionRow)
-        .join(HandlerVersionRow, _PRESENT)
-        .where(HandlerRow.removed_at_ms.is_(None))
+        select(HandlerRow, HandlerVersionRow).join(HandlerVersionRow, PRESENT).where(HandlerRow.removed_at_ms.is_(None))
     )
     if hook:
         query = query.where(HandlerRow.hook == hook)
@@ -171,10 +196,22 @@ def get_handler(session: Session, handler_id: int) -> HandlerView | None:
     """The living handler of that id, or None."""
     found = session.execute(
         select(HandlerRow, HandlerVersionRow)
-        .join(HandlerVersionRow, _PRESENT)
+        .join(HandlerVersionRow, PRESENT)
         .where(HandlerRow.id == handler_id, HandlerRow.removed_at_ms.is_(None))
     ).first()
     return None if found is None else _view(found[0], found[1])
+
+
+def named(session: Session, name: str, hook: str = "") -> list[HandlerView]:
+    """The living handlers of that name, by id: of the hook (at most one), or of all."""
+    query = (
+        select(HandlerRow, HandlerVersionRow)
+        .join(HandlerVersionRow, PRESENT)
+        .where(HandlerRow.name == name, HandlerRow.removed_at_ms.is_(None))
+    )
+    if hook:
+        query = query.where(HandlerRow.hook == hook)
+    return [_view(row, version) for row, version in session.execute(query.order_by(HandlerRow.id))]
 
 
 def remove(session: Session, handler_id: int, by: str, admin: bool) -> HandlerView:
@@ -182,7 +219,7 @@ def remove(session: Session, handler_id: int, by: str, admin: bool) -> HandlerVi
 
     Raises NoSuchHandler; NotOwner unless by is its owner or admin is True.
     """
-    _bump(session)
+    bump(session)
     view = get_handler(session, handler_id)
     if view is None:
         raise NoSuchHandler(f"no handler has the id {handler_id}")
@@ -214,7 +251,7 @@ def matchable(session: Session) -> list[Matchable]:
             HandlerRow.owner,
             HandlerVersionRow.runtime,
         )
-        .join(HandlerVersionRow, _PRESENT)
+        .join(HandlerVersionRow, PRESENT)
         .where(HandlerRow.removed_at_ms.is_(None), HandlerRow.paused.is_(False))
         .order_by(HandlerRow.id)
     )
@@ -236,7 +273,7 @@ def codes(session: Session, runtime: str) -> list[HandlerCode]:
             HandlerVersionRow.digest,
             HandlerVersionRow.requirements,
         )
-        .join(HandlerVersionRow, _PRESENT)
+        .join(HandlerVersionRow, PRESENT)
         .where(HandlerRow.removed_at_ms.is_(None), HandlerVersionRow.runtime == runtime)
         .order_by(HandlerRow.id)
     )
@@ -255,7 +292,7 @@ def _keep_blob(session: Session, body: bytes) -> str:
     return digest
 
 
-def _bump(session: Session) -> None:
+def bump(session: Session) -> None:
     """The row's lock orders all writers of the registry."""
     changed = session.execute(update(RevisionRow).where(RevisionRow.id == 1).values(number=RevisionRow.number + 1))
     if changed.rowcount == 0:  # type: ignore[attr-defined]
@@ -280,4 +317,12 @@ def _view(row: HandlerRow, version: HandlerVersionRow) -> HandlerView:
         row.updated_by,
         row.updated_at_ms,
         row.paused,
+        row.pause_reason,
+        options_of(version),
+        tuple(json.loads(version.requirements)),
     )
+
+
+def options_of(version: HandlerVersionRow) -> Options:
+    """The options of a version."""
+    return Options(**{one.name: getattr(version, one.name) for one in fields(Options)})

@@ -8,19 +8,28 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from ledger.engine import is_postgresql
+from ledger.handlers import DIGEST, FAILURES, NONE, PRESENT
 from ledger.rules import MailRules
-from ledger.tables import PENDING, HandlerVersionRow, NotificationRow, NotificationRunRow, RunRow
-from schemas.records import Outcome, RunError
+from ledger.tables import PENDING, HandlerRow, HandlerVersionRow, NotificationRow, NotificationRunRow, RunRow
+from schemas.records import KEY_REFUSED, Outcome, RunError
 
-SUCCESS, FAILURE = "success", "failure"
+SUCCESS, FAILURE, KEY = "success", "failure", "key"
+KEY_MAIL_WAIT_MS = 5000  # so that the runs that are refused at the same time are in the same email
 
 
 def close_run(
-    session: Session, row: RunRow, outcome: Outcome, now: int, mail: MailRules, error: RunError | None = None
+    session: Session,
+    row: RunRow,
+    outcome: Outcome,
+    now: int,
+    mail: MailRules,
+    error: RunError | None = None,
+    key_refused: bool = False,
 ) -> None:
     """Gives the run its outcome and, unless it was cancelled or nobody is to be told, its email.
 
-    row: a run that has not ended, locked by this transaction; now: ms; mail: the storm guard. Raises ValueError when it has
+    row: a run that has not ended, locked by this transaction; now: ms; mail: the storm guard; key_refused: its email is the one
+    that tells the owner that BTrDB refuses the key, whatever the handler says of emails. Raises ValueError when it has
     ended already.
     """
     if row.state in set(Outcome):
@@ -32,22 +41,33 @@ def close_run(
     session.flush()
     if outcome is Outcome.CANCELLED:
         return
-    column = (
-        HandlerVersionRow.notify_on_success if outcome is Outcome.SUCCEEDED else HandlerVersionRow.notify_on_failure
-    )
-    recipient = session.scalar(
-        select(column).where(
-            HandlerVersionRow.handler_id == row.handler_id, HandlerVersionRow.version == row.handler_version
+    well = outcome is Outcome.SUCCEEDED
+    version = session.execute(
+        select(
+            HandlerVersionRow.notify_on_success, HandlerVersionRow.notify_on_failure, HandlerVersionRow.notify
+        ).where(HandlerVersionRow.handler_id == row.handler_id, HandlerVersionRow.version == row.handler_version)
+    ).one()
+    recipient = version.notify_on_success if well else version.notify_on_failure
+    told_of_key = error is not None and error.type == KEY_REFUSED
+    if told_of_key:
+        to = (
+            (version.notify_on_failure or version.notify_on_success or _some_address(session, row))
+            if key_refused
+            else ""
         )
-    )
-    if not recipient:
+        if to:
+            _put_key_mail(session, row, to, now)
+            return
+        if _join_key_mail(session, row, now):
+            return
+    if not recipient or version.notify == NONE or (well and version.notify == FAILURES):
         return
-    _put(session, row, recipient, SUCCESS if outcome is Outcome.SUCCEEDED else FAILURE, now, mail)
+    _put(session, row, recipient, SUCCESS if well else FAILURE, now, mail, told_of_key or version.notify == DIGEST)
 
 
-def _put(session: Session, row: RunRow, recipient: str, kind: str, now: int, rules: MailRules) -> None:
-    """Into an email of its own, or into the recipient's open digest while there is a storm."""
-    storm = bool(rules.storm_after) and _recent(session, recipient, kind, now, rules) >= rules.storm_after
+def _put(session: Session, row: RunRow, recipient: str, kind: str, now: int, rules: MailRules, together: bool) -> None:
+    """Into an email of its own, or into the recipient's open digest while there is a storm, or when the handler wants it."""
+    storm = together or (bool(rules.storm_after) and _recent(session, recipient, kind, now, rules) >= rules.storm_after)
     mail = _open_digest(session, recipient, kind, now, rules) if storm else None
     if mail is None:
         wait_ms = int(rules.digest_every_s * 1000) if storm else 0
@@ -66,6 +86,53 @@ def _put(session: Session, row: RunRow, recipient: str, kind: str, now: int, rul
         session.flush()
     session.add(NotificationRunRow(run_id=row.id, notification_id=mail.id))
     session.flush()
+
+
+def _some_address(session: Session, row: RunRow) -> str:
+    """Where the owner is told of something when this run's handler tells nobody: an address of another living handler; or ''."""
+    query = (
+        select(HandlerVersionRow.notify_on_failure, HandlerVersionRow.notify_on_success)
+        .join(HandlerRow, PRESENT)
+        .where(HandlerRow.owner == row.owner, HandlerRow.removed_at_ms.is_(None))
+        .order_by(HandlerRow.id)
+    )
+    return next((bad or good for bad, good in session.execute(query) if bad or good), "")
+
+
+def _put_key_mail(session: Session, row: RunRow, recipient: str, now: int) -> None:
+    mail = NotificationRow(
+        message_id=str(uuid.uuid5(uuid.UUID(row.id), "key")), recipient=recipient, kind=KEY, digest=True, state=PENDING,
+        created_at_ms=now, not_before_ms=now + KEY_MAIL_WAIT_MS, tries=0, reason="",
+    )  # fmt: skip
+    session.add(mail)
+    session.flush()
+    session.add(NotificationRunRow(run_id=row.id, notification_id=mail.id))
+    session.flush()
+
+
+def _join_key_mail(session: Session, row: RunRow, now: int) -> bool:
+    """Puts the run into the email about its owner's key, to whomever that goes, while it has not been sent."""
+    query = (
+        select(NotificationRow)
+        .join(NotificationRunRow, NotificationRunRow.notification_id == NotificationRow.id)
+        .join(RunRow, RunRow.id == NotificationRunRow.run_id)
+        .where(
+            RunRow.owner == row.owner,
+            NotificationRow.kind == KEY,
+            NotificationRow.state == PENDING,
+            NotificationRow.tries == 0,
+            NotificationRow.not_before_ms > now,
+        )
+        .limit(1)
+    )
+    if is_postgresql(session):
+        query = query.with_for_update(of=NotificationRow)
+    mail = session.scalar(query.execution_options(populate_existing=True))
+    if mail is None:
+        return False
+    session.add(NotificationRunRow(run_id=row.id, notification_id=mail.id))
+    session.flush()
+    return True
 
 
 def _recent(session: Session, recipient: str, kind: str, now: int, rules: MailRules) -> int:

@@ -12,6 +12,8 @@ from sqlalchemy.orm import Session
 from ledger.bulk import of_events
 from ledger.engine import now_ms
 from ledger.fair import CHUNK
+from ledger.handlers import FAILURES, NONE
+from ledger.notify import KEY
 from ledger.tables import (
     GIVEN_UP,
     PENDING,
@@ -210,6 +212,12 @@ _RECIPIENT = case(
 )
 
 
+_WANTED = and_(
+    HandlerVersionRow.notify != NONE,
+    or_(HandlerVersionRow.notify != FAILURES, RunRow.state != Outcome.SUCCEEDED.value),
+)
+
+
 def _unmailed(mine: object) -> Select[str]:
     return (
         select(RunRow.id)
@@ -220,6 +228,7 @@ def _unmailed(mine: object) -> Select[str]:
             RunRow.ended_at_ms.is_not(None),
             RunRow.state != Outcome.CANCELLED.value,
             _RECIPIENT != "",
+            _WANTED,
             NotificationRunRow.run_id.is_(None),
         )
     )
@@ -248,7 +257,7 @@ def _early_mails(since: object) -> Select[str]:
     wrong = or_(
         RunRow.ended_at_ms.is_(None),
         RunRow.state == Outcome.CANCELLED.value,
-        NotificationRow.recipient != _RECIPIENT,
+        and_(NotificationRow.recipient != _RECIPIENT, NotificationRow.kind != KEY),
     )
     return (
         select(RunRow.id)

@@ -85,9 +85,15 @@ def lines(session: Session, run_ids: Sequence[str]) -> list[RunLine]:
     )  # fmt: skip
     found = []
     for run_id, handler_id, name, state, subject, ended_at_ms, kind, message in session.execute(query):
-        error = f"{kind}: {(message or '').strip().splitlines()[0]}" if kind and (message or "").strip() else kind or ""
-        found.append(RunLine(run_id, handler_id, name, Outcome(state), subject, ended_at_ms or 0, error[:200]))
+        error = one_line(kind, message)
+        found.append(RunLine(run_id, handler_id, name, Outcome(state), subject, ended_at_ms or 0, error))
     return found
+
+
+def one_line(kind: str | None, message: str | None) -> str:
+    """An error's type and the first line of its message, at most 200 characters; '' for none."""
+    said = (message or "").strip().splitlines()
+    return ": ".join(filter(None, (kind, said[0] if kind and said else "")))[:200]
 
 
 def run_view(session: Session, run_id: str) -> RunView | None:

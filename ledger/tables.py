@@ -50,6 +50,7 @@ class HandlerRow(Table):
     owner: Mapped[str] = mapped_column(String(200))
     version: Mapped[int] = mapped_column(Integer)
     paused: Mapped[bool] = mapped_column(Boolean, default=False)
+    pause_reason: Mapped[str] = mapped_column(String(200), default="", server_default="")  # '': a person paused it
     created_by: Mapped[str] = mapped_column(String(200))
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
     updated_by: Mapped[str] = mapped_column(String(200))
@@ -84,6 +85,13 @@ class HandlerVersionRow(Table):
     source: Mapped[str] = mapped_column(Text)
     first_line: Mapped[int] = mapped_column(Integer)
     file_name: Mapped[str] = mapped_column(Text)
+    timeout_s: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
+    memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0, server_default="0")
+    max_concurrency: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    retries: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
+    retry_delay_s: Mapped[float] = mapped_column(Float, default=0.0, server_default="0")
+    notify: Mapped[str] = mapped_column(String(10), default="each", server_default="each")
+    description: Mapped[str] = mapped_column(Text, default="", server_default="")
     created_by: Mapped[str] = mapped_column(String(200))
     created_at_ms: Mapped[int] = mapped_column(BigInteger)
 
@@ -103,6 +111,7 @@ class CredentialRow(Table):
     owner: Mapped[str] = mapped_column(String(200), primary_key=True)
     sealed: Mapped[bytes] = mapped_column(LargeBinary)
     updated_at_ms: Mapped[int] = mapped_column(BigInteger)
+    refused_at_ms: Mapped[int | None] = mapped_column(BigInteger)  # when BTrDB refused it; its owner's runs wait since
 
 
 class EventRow(Table):
@@ -134,6 +143,9 @@ class RunRow(Table):
         ),
         Index("run_owner_state", "owner", "state"),
         Index("run_handler_state", "handler_id", "state"),
+        Index("run_newest", "queued_at_ms", "id"),
+        Index("run_of_owner", "owner", "queued_at_ms", "id"),
+        Index("run_of_handler", "handler_id", "queued_at_ms", "id"),
         Index(
             "run_waiting",
             "owner",
@@ -173,6 +185,7 @@ class RunRow(Table):
     lost_together: Mapped[int] = mapped_column(Integer, default=0)
     lost_with: Mapped[str | None] = mapped_column(String(64))  # the boot that it was lost with, beside others
     hand_backs: Mapped[int] = mapped_column(Integer, default=0)
+    retried: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # as its handler asks for
     reported_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     ended_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     text: Mapped[str] = mapped_column(Text, default="")
@@ -225,6 +238,17 @@ class ExecutorRow(Table):
     slots: Mapped[int] = mapped_column(Integer)
     runtimes: Mapped[str] = mapped_column(Text)
     seen_at_ms: Mapped[int] = mapped_column(BigInteger)
+
+
+class RunLogRow(Table):
+    """A piece of what a run that is going on has printed: characters at up to until; gone when its attempt ends."""
+
+    __tablename__ = "run_log"
+    run_id: Mapped[str] = mapped_column(ForeignKey("run.id"), primary_key=True)
+    attempt: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    at: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    until: Mapped[int] = mapped_column(BigInteger)
+    body: Mapped[str] = mapped_column(Text)
 
 
 class NotificationRow(Table):

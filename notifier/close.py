@@ -48,7 +48,11 @@ class Close:
                 metrics.results_total.labels(outcome="closed" if answer.counted else "stale").inc()
                 with bound(run_id=result.run_id, handler=answer.handler_name, request_id=answer.request_id):
                     if answer.counted:
-                        log.info("closed", outcome=result.outcome.value, executor=result.executor)
+                        log.info(
+                            "closed" if answer.state else "to be retried",
+                            outcome=result.outcome.value,
+                            executor=result.executor,
+                        )
                     else:
                         log.info(
                             "does not count", outcome=result.outcome.value, executor=result.executor, why=answer.why

@@ -18,7 +18,7 @@ MOST_TEXT = 100_000  # characters of the returned text
 MOST_TRACEBACK = 20_000
 MOST_LOG = 8_000
 MOST_LOG_LINES = 100
-MOST_ATTEMPTS = 5
+MOST_ATTEMPTS = 24  # the first, twenty retries (the most that may be asked for) and some that were lost
 MOST_NAME = 1000  # characters of an archive's or a data set's name, or whatever else should be one line
 MOST_DATA_SETS = 25  # of those that were read, and of those that were not
 
@@ -187,7 +187,7 @@ def _attempts(run: RunView) -> str:
     if len(run.attempts) < 2:
         return ""
     told = [
-        f"{number}. {attempt.executor or 'unknown'}: {attempt.reason or 'not ended'}"
+        f"{number}. {attempt.executor[:100] or 'unknown'}: {attempt.reason[:200] or 'not ended'}"
         for number, attempt in enumerate(run.attempts, 1)
     ]
     return "; ".join(["..."] * (len(told) > MOST_ATTEMPTS) + told[-MOST_ATTEMPTS:])
@@ -200,7 +200,7 @@ def _facts(run: RunView) -> tuple[tuple[str, str], ...]:
             "Handler",
             f"{run.handler_name} (id {run.handler_id}, version {run.handler_version}), registered by {run.owner}",
         ),
-        ("Archive", run.event_subject),
+        ("Archive", _line(run.event_subject)),
         (
             "Started",
             moment(run.started_at_ns, 3) + (f", {duration(waited)} after it was queued" if waited > 0 else "")
@@ -215,7 +215,7 @@ def _facts(run: RunView) -> tuple[tuple[str, str], ...]:
         ("Request", run.request_id),
         ("Run", run.run_id),
     ]
-    return tuple((label, _line(value)) for label, value in facts if value)
+    return tuple((label, _line(value, MOST_NAME + 350 * MOST_ATTEMPTS)) for label, value in facts if value)
 
 
 def _used(run: RunView) -> str:
@@ -291,9 +291,9 @@ def _names(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _line(value: object) -> str:
-    line = " ".join(clean(str(value)[: 10 * MOST_NAME]).split())
-    return line if len(line) <= MOST_NAME else f"{line[: MOST_NAME - 20]}...{line[-17:]}"
+def _line(value: object, most: int = MOST_NAME) -> str:
+    line = " ".join(clean(str(value)[: 10 * most]).split())
+    return line if len(line) <= most else f"{line[: most - 20]}...{line[-17:]}"
 
 
 def _shortened(text: str, most: int) -> str:

@@ -7,10 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
+from ledger.notify import KEY
 from ledger.runs import RunLine
 from notifier.explain import VERBS, clean, moment
 from schemas.records import Outcome
 
+KEY_SAID = (
+    "BTrDB refuses the API key that your handlers run under, so all of them are paused, and their runs that have not begun wait. "
+    "Connect with a key that is good and call rekey(conn) of btrdbextras.eventproc once: the handlers are resumed, and the runs "
+    "that wait go on. What was refused, and events that came meanwhile, replay(conn, handler, since=...) runs."
+)
 MOST_LINE = 200  # characters of a name or an error
 
 
@@ -44,17 +50,20 @@ class Digest:
     run_ids: tuple[str, ...]
 
 
-def summed_up(lines: Sequence[RunLine]) -> Digest:
+def summed_up(lines: Sequence[RunLine], kind: str = "") -> Digest:
     """Everything that a digest says of these runs: at least one, in the order in which they are to be told."""
     handlers = []
     for (_, name), some in groupby(lines, key=lambda line: (line.handler_id, line.handler_name)):
         of_one = list(some)
         handlers.append(OfHandler(_line(name), _summary(of_one), tuple(_told(line) for line in of_one)))
+    if kind == KEY:
+        subject, why = "[eventproc] BTrDB refuses your API key: your handlers are paused", KEY_SAID
+        return Digest(subject, why, tuple(handlers), tuple(line.run_id for line in lines))
     count, most = len(lines), max(handlers, key=lambda one: len(one.runs))
     more = f" and {len(handlers) - 1} other handler{'s' if len(handlers) > 2 else ''}" if len(handlers) > 1 else ""
     return Digest(
         subject=f"[eventproc] {count} run{'s' if count > 1 else ''}: {_summary(lines)} ({most.handler[:100]}{more})",
-        why="There were so many emails to this address lately that these runs are told of together.",
+        why="These runs are told of together: their handlers ask for that, or there were many emails to this address lately.",
         handlers=tuple(handlers),
         run_ids=tuple(line.run_id for line in lines),
     )

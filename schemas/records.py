@@ -22,6 +22,9 @@ class Outcome(enum.StrEnum):
     CANCELLED = "cancelled"  # its handler was removed before it started; no email
 
 
+KEY_REFUSED = "KeyRefused"
+"""The error's type of a run that was refused because BTrDB refuses its owner's API key."""
+
 EXECUTOR_OUTCOMES = frozenset(
     {
         Outcome.SUCCEEDED,

@@ -15,7 +15,7 @@ from executor.sandbox.job import BtrdbAway, CollectedUpload, Ended, Job
 from executor.sandbox.mask import Mask, mask_of
 from executor.sandbox.supervise import Observed, Supervision, stopped_by_kernel
 from executor.sandbox.zygote import Death
-from schemas.records import Outcome, RunError
+from schemas.records import KEY_REFUSED, Outcome, RunError
 
 FROM_INSIDE = frozenset({Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY, Outcome.REFUSED})
 MESSAGE, TRACEBACK, NAME = 16 * 1024, 80 * 1024, 200
@@ -70,7 +70,7 @@ def conclude(supervision: Supervision, death: Death, spool: Path | None) -> Ende
 
 def _verdict(seen: Observed, job: Job, death: Death) -> tuple[Outcome, str, RunError | None]:
     if seen.key_refused is not None:
-        return Outcome.REFUSED, "", RunError("Refused", f"BTrDB refuses the API key: {seen.key_refused}")
+        return Outcome.REFUSED, "", RunError(KEY_REFUSED, f"BTrDB refuses the API key: {seen.key_refused}")
     if seen.ended is not None:
         return _told(seen.ended, seen, job)
     if seen.cut is not None:

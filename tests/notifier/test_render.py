@@ -16,7 +16,7 @@ import pytest
 
 from ledger.outbox import Mail, RunLine
 from ledger.runs import AttemptView, RunView
-from notifier.explain import MOST_LOG, MOST_LOG_LINES, MOST_TEXT, VERBS, duration, moment, size
+from notifier.explain import MOST_ATTEMPTS, MOST_LOG, MOST_LOG_LINES, MOST_TEXT, VERBS, duration, moment, size
 from notifier.render import CannotRender, render
 from schemas.records import Outcome, RunError
 
@@ -176,7 +176,19 @@ def test_a_run_that_was_handed_back_before_its_first_line_was_started_once(mail:
 
 def test_many_attempts_are_shown_by_the_last_of_them(mail: MakeMail, run: MakeRun) -> None:
     text = both(received(mail(run(attempts=(lost("executor-a"),) * 90))))[0]
-    assert "...; 86. executor-a" in text and "85. executor-a" not in text and "90. executor-a" in text
+    first = 90 - MOST_ATTEMPTS + 1
+    assert f"...; {first}. executor-a" in text and f"{first - 1}. executor-a" not in text and "90. executor-a" in text
+
+
+def test_all_attempts_of_a_run_that_was_retried_as_often_as_may_be_are_told(mail: MakeMail, run: MakeRun) -> None:
+    failed = [
+        AttemptView("executor-a", 0, 1, True, f"failed: ValueError: {number} is no current") for number in range(21)
+    ]
+    for text in both(received(mail(run(attempts=tuple(failed))))):
+        assert all(
+            f"{number + 1}. executor-a: failed: ValueError: {number} is no current" in text for number in range(21)
+        )
+        assert "started 21 times" in text
 
 
 def test_a_run_that_has_not_ended_makes_no_email(mail: MakeMail, run: MakeRun) -> None:

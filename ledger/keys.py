@@ -1,0 +1,70 @@
+"""A key that BTrDB refuses: its owner's handlers pause, their runs wait, one email says so; and a new key, which ends that."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import func, select, update
+from sqlalchemy.orm import Session
+
+from ledger.credentials import refused_owners, seal
+from ledger.engine import Ledger, is_postgresql, now_ms
+from ledger.handlers import HandlerView, bump
+from ledger.tables import QUEUED, AttemptRow, CredentialRow, HandlerRow, RunRow
+from ledger.versions import pause_for_key, resume_after_key
+from schemas.records import KEY_REFUSED, Outcome, Result
+
+
+@dataclass(frozen=True)
+class Rekeyed:
+    """handlers: how many of the owner run under the key now; resumed: those that had been paused because of the one before."""
+
+    handlers: int
+    resumed: tuple[HandlerView, ...]
+
+
+def note_refused(session: Session, row: RunRow, result: Result, now: int) -> bool:
+    """Pauses the owner's handlers if the result tells that BTrDB refuses their present key; whether this run is the first to tell.
+
+    row: the run, locked by this transaction; now: ms.
+    """
+    told = result.error
+    if result.outcome is not Outcome.REFUSED or told is None or told.type != KEY_REFUSED:
+        return False
+    if refused_owners(session, {row.owner}):
+        return False
+    bump(session)  # first, as registrations do, against deadlocks
+    query = select(CredentialRow).where(CredentialRow.owner == row.owner)
+    if is_postgresql(session):
+        query = query.with_for_update()
+    credential = session.scalar(query.execution_options(populate_existing=True))
+    attempt = select(AttemptRow.claimed_at_ms).where(AttemptRow.run_id == row.id, AttemptRow.number == row.claims)
+    claimed = session.scalar(attempt) or 0
+    if credential is None or credential.refused_at_ms is not None or claimed < credential.updated_at_ms:
+        return False
+    credential.refused_at_ms = now
+    session.flush()
+    pause_for_key(session, row.owner)
+    return True
+
+
+def rekey(session: Session, ledger: Ledger, owner: str, api_key: str) -> Rekeyed:
+    """Seals the key for all handlers of the owner; what was paused, or waits, because the one before was refused, goes on.
+
+    Bumps the revision.
+    """
+    bump(session)  # first, as in note_refused(): of a refusal and a new key at the same time one comes after the other
+    refused = bool(refused_owners(session, {owner}))
+    seal(session, ledger, owner, api_key)
+    if refused:
+        waiting = (RunRow.owner == owner, RunRow.state == QUEUED)
+        in_order = select(RunRow.id).where(*waiting).order_by(RunRow.id).with_for_update()  # as claims do
+        session.execute(
+            update(RunRow)
+            .where(RunRow.id.in_(in_order), *waiting)
+            .values(not_before_ms=now_ms(session), invited_at_ms=None)
+        )
+    resumed = tuple(resume_after_key(session, owner))
+    theirs = select(func.count()).select_from(HandlerRow)
+    count = session.scalar(theirs.where(HandlerRow.owner == owner, HandlerRow.removed_at_ms.is_(None))) or 0
+    return Rekeyed(count, resumed)
