@@ -23,6 +23,7 @@ help:
 	@echo "make chaos DURATION=60 SEED=7   kills and stops everything under load; counts what was lost or doubled"
 	@echo "make tools           installs Prometheus for the slow tests (Debian, root)"
 	@echo "make docs            writes docs/metrics.md and the Grafana board anew from the code"
+	@echo "make release VERSION=6.1.0   gives that version to stations, images, chart and client, keeps the wire, commits, tags"
 	@echo "make lock            pins requirements/all.in anew into requirements/all.txt"
 	@echo "make lock-runtimes   the same for executor/runtimes/*.txt"
 	@echo "make clean           removes .venv, .devstack and .cache"
@@ -59,6 +60,10 @@ lint: $(STAMP)
 docs: $(STAMP)
 	@$(BIN)/python -m telemetry.document > docs/metrics.md
 	@$(BIN)/python -m deploy.grafana.board
+
+.PHONY: release
+release: $(STAMP)
+	@$(BIN)/python -m deploy.release $(VERSION)
 
 lock: $(STAMP)
 	@$(BIN)/python -m devstack lock

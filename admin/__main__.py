@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from admin import books, check_runtime, dead_letters, emails, replay
+from admin import books, check_runtime, dead_letters, emails, replay, retain
 
 app = typer.Typer(
     name="eventproc-admin",
@@ -17,6 +17,7 @@ app.command()(replay.replay)
 app.command()(check_runtime.check_runtime)
 app.command()(books.matches)
 app.command()(books.reconcile)
+app.command()(retain.retain)
 app.add_typer(emails.app, name="emails")
 
 

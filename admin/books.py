@@ -98,6 +98,11 @@ def _tell(books: Books) -> None:
         ("runs queued whose task is out", books.invited),
         *((f"runs {state}", count) for state, count in sorted(books.runs.items())),
         *((f"emails {state}", count) for state, count in sorted(books.emails.items())),
+        *(
+            (f"of these removed for their age: {kind}s", count)
+            for kind, count in sorted(books.removed.items())
+            if count
+        ),
         ("longest wait of a run that is due", f"{books.oldest_queued_s:.0f} s"),
     ]
     table(f"Since {moment(books.since_ms)}", ("", "count"), rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+import time
 from pathlib import Path
 
 import btrdb
@@ -19,7 +20,7 @@ from ctingress.receive import Desk, make_app
 from ctingress.settings import IngressSettings
 from ctingress.work import Worker
 from ledger import Ledger, archives
-from ledger.settings import SealSettings
+from ledger.settings import KeepSettings, SealSettings
 from objectstore import ObjectStore
 from schemas.errors import TryLater
 from stream import loop
@@ -32,6 +33,8 @@ from telemetry.settings import TelemetrySettings, from_environment
 log = structlog.get_logger()
 
 IDLE_S = 1.0
+FORGET_EVERY_S = 600.0
+AT_ONCE = 100
 
 
 class ServeSettings(SealSettings):
@@ -57,7 +60,7 @@ class ServeSettings(SealSettings):
 def main() -> int:
     """Runs until SIGTERM or SIGINT; an archive in hand is finished by whoever comes next. 1 when a worker broke down."""
     settings, ingress = from_environment(ServeSettings), from_environment(IngressSettings)
-    belt = from_environment(StreamSettings)
+    belt, keep_days = from_environment(StreamSettings), from_environment(KeepSettings).archives_days
     logs.setup("ctingress")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -90,9 +93,13 @@ def main() -> int:
     threads.append(threading.Thread(target=server.run, name="http", daemon=True))
     for thread in threads:
         thread.start()
+    next_look = time.monotonic()
     while not (stop.wait(IDLE_S) or failures or not threads[-1].is_alive()):
         health.turn()
         _measure(ledger, health)
+        if keep_days and time.monotonic() >= next_look:
+            next_look = time.monotonic() + FORGET_EVERY_S
+            _forget(ledger, keep, keep_days)
     stop.set()
     wake.set()
     server.should_exit = True
@@ -133,6 +140,31 @@ def _work(worker: Worker, stop: threading.Event, wake: threading.Event, failures
     except BaseException as error:
         failures.append(error)
         raise
+
+
+def forget(ledger: Ledger, keep: ObjectStore, age_s: float) -> int:
+    """Removes the archives that ended longer than age_s ago, with their bytes; how many. Blocks; raises TryLater.
+
+    Several may do so at once.
+    """
+    gone = 0
+    while True:
+        with ledger.read() as session:
+            old = archives.ended_before(session, age_s, AT_ONCE)
+        if not old:
+            return gone
+        for _, stored in old:
+            keep.remove(stored)
+        with ledger.write() as session:
+            archives.forget(session, [request_id for request_id, _ in old])
+        gone += len(old)
+
+
+def _forget(ledger: Ledger, keep: ObjectStore, days: float) -> None:
+    try:
+        metrics.removed_total.labels(kind="archives").inc(forget(ledger, keep, days * 86_400))
+    except TryLater as error:
+        log.warning("old archives were not removed", reason=error.reason)
 
 
 def _measure(ledger: Ledger, health: Health) -> None:

@@ -12,13 +12,14 @@ import structlog
 
 from dispatcher.dispatch import Dispatch
 from dispatcher.reconcile import Reconciler
+from dispatcher.retain import Retainer
 from dispatcher.settings import DispatcherSettings, SweeperSettings
 from dispatcher.sweep import Sweeper, guarded
 from ledger import Ledger
-from ledger.settings import LeaseSettings
+from ledger.settings import KeepSettings, LeaseSettings
 from schemas.contracts import hook_names
 from schemas.errors import TryLater
-from schemas.topics import DEAD_LETTERS, tasks_topic, topics
+from schemas.topics import DAY_MS, DEAD_LETTERS, tasks_topic, topics
 from stream import loop
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
@@ -30,6 +31,7 @@ from telemetry.settings import TelemetrySettings, from_environment
 def main() -> int:
     """Runs until SIGTERM or SIGINT; 1 when the sweeper broke down."""
     settings, sweeping = from_environment(DispatcherSettings), from_environment(SweeperSettings)
+    keeping = from_environment(KeepSettings)
     logs.setup("dispatcher")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -41,14 +43,12 @@ def main() -> int:
     broker = open_broker(stream_settings)
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     admin = broker.admin()
-    loop.until_ready(
-        lambda: admin.ensure_topics(
-            topics(sweeping.runtime_names()), stream_settings.replication, stream_settings.max_message_bytes
-        ),
-        health,
-        "kafka",
-        stop,
-    )
+    wanted = topics(sweeping.runtime_names())
+    for work in (
+        lambda: admin.ensure_topics(wanted, stream_settings.replication, stream_settings.max_message_bytes),
+        lambda: admin.keep(DEAD_LETTERS, int(keeping.dead_letters_days * DAY_MS) or -1),
+    ):
+        loop.until_ready(work, health, "kafka", stop)
     producer = broker.producer()
     book = open_book(stream_settings, admin, producer)
     written = [("task", tasks_topic(name)) for name in sweeping.runtime_names()]
@@ -60,13 +60,22 @@ def main() -> int:
         stop.set()
 
     rules = from_environment(LeaseSettings).rules()
-    sweeper = Sweeper(ledger, broker.producer(), admin, rules, sweeping, uuid.uuid4().hex)
-    thread = threading.Thread(target=guarded(lambda: sweeper.run(stop, health), broke), name="sweeper", daemon=True)
-    thread.start()
+    boot_id = uuid.uuid4().hex
+    sweeper = Sweeper(ledger, broker.producer(), admin, rules, sweeping, boot_id)
     desk = broker.admin()
     notes = open_book(stream_settings, desk, producer)
-    reconciler = Reconciler(ledger, desk, notes, settings.group, sweeping, uuid.uuid4().hex)
-    threading.Thread(target=guarded(lambda: reconciler.run(stop), broke), name="reconciler", daemon=True).start()
+    reconciler = Reconciler(ledger, desk, notes, settings.group, sweeping, boot_id)
+    retainer = Retainer(ledger, keeping.rules(), sweeping, boot_id)
+    threads = [
+        threading.Thread(target=guarded(work, broke), name=name, daemon=True)
+        for name, work in (
+            ("sweeper", lambda: sweeper.run(stop, health)),
+            ("reconciler", lambda: reconciler.run(stop)),
+            ("retainer", lambda: retainer.run(stop)),
+        )
+    ]
+    for thread in threads:
+        thread.start()
     consumer = broker.consumer(hook_names(), settings.group, instance=settings.instance)
     step = Dispatch(ledger, producer, rules, settings.flush_timeout_s, settings.event_bytes)
     loop.run(
@@ -83,7 +92,7 @@ def main() -> int:
     with contextlib.suppress(TryLater):
         step.settle()
     consumer.close()
-    thread.join(timeout=10)
+    threads[0].join(timeout=10)
     broker.close()
     ledger.close()
     if failures:

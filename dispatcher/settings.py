@@ -43,6 +43,11 @@ class SweeperSettings(BaseSettings):
     start_within_s: float = Field(60.0, gt=0, description="an event's runs should have started so soon: the promise")
     reconcile_over_s: float = Field(86_400.0, gt=0, description="how far back they go")
     reconcile_topics: bool = Field(True, description="compare with the events in Kafka, too: reads each once more")
+    retain_every_s: float = Field(
+        3600.0, gt=0, description="between two removals of what is too old (EVENTPROC_KEEP_*)"
+    )
+    retain_batch: int = Field(500, ge=1, le=5000, description="that go in one transaction")
+    retain_pause_s: float = Field(0.05, ge=0, description="between two of those transactions")
     runtimes: str = Field("", validation_alias="REGISTRY_RUNTIMES", description="served runtimes, comma-separated")
     notifier_group: str = "eventproc-notifier"
     flush_timeout_s: float = Field(10.0, gt=0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cryptography.fernet import InvalidToken
-from sqlalchemy import func, or_, select
+from sqlalchemy import delete, func, or_, select
 from sqlalchemy.orm import Session
 
 from ledger.engine import Ledger, is_postgresql, now_ms
@@ -158,6 +158,19 @@ def put_off(session: Session, request_id: str, worker: str, error: str, wait_s: 
     row.not_before_ms = now_ms(session) + int(wait_s * 1000)
     session.flush()
     return True
+
+
+def ended_before(session: Session, age_s: float, limit: int) -> list[tuple[str, str]]:
+    """(RequestID, name in the store) of at most limit archives that ended longer than age_s ago, the oldest first."""
+    old = ArchiveRow.ended_at_ms < now_ms(session) - int(age_s * 1000)
+    query = select(ArchiveRow.request_id, ArchiveRow.stored).where(old).order_by(ArchiveRow.ended_at_ms).limit(limit)
+    return [(request_id, stored) for request_id, stored in session.execute(query)]
+
+
+def forget(session: Session, request_ids: Sequence[str]) -> None:
+    """Archives that have ended are no longer known."""
+    which = (ArchiveRow.request_id.in_(request_ids), ArchiveRow.ended_at_ms.is_not(None))
+    session.execute(delete(ArchiveRow).where(*which))
 
 
 def counts(session: Session) -> dict[str, int]:

@@ -93,12 +93,18 @@ class Ledger:
             yield session
 
     def migrate(self) -> None:
-        """Brings the tables to the present version; several processes may do so at once. Blocks; raises TryLater."""
+        """Brings the tables to the present version; several processes may do so at once. Blocks; raises TryLater.
+
+        Tables that a later release has made are left as they are: its migrations leave the release before it at work.
+        """
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         with _consequences(), self._writing.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            has = MigrationContext.configure(connection).get_current_revision()
+            if has is not None and has not in _revisions():
+                return
             config.attributes["connection"] = connection
             command.upgrade(config, "head")
 
@@ -117,6 +123,10 @@ class Ledger:
     def close(self) -> None:
         """Closes all connections."""
         self.engine.dispose()
+
+
+def _revisions() -> set[str]:
+    return {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
 
 
 def now_ms(session: Session) -> int:

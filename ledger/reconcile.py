@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from sqlalchemy import Select, and_, case, func, not_, or_, select, tuple_
 from sqlalchemy.orm import Session
@@ -14,6 +15,7 @@ from ledger.engine import now_ms
 from ledger.fair import CHUNK
 from ledger.handlers import FAILURES, NONE
 from ledger.notify import KEY
+from ledger.retain import EMAIL, EVENT, EXPECTED, REPLAYED, RUN, removed
 from ledger.tables import (
     GIVEN_UP,
     PENDING,
@@ -65,7 +67,7 @@ class Problem:
 class Books:
     """Counts since since_ms, and what does not add up. expected: runs that follow from the frozen matches; replayed: runs
     made by replays; invited: queued runs whose task is out; oldest_queued_s: how long the run that has waited longest has
-    been due."""
+    been due. All count what was removed for its age since the first whole day (UTC) too; removed: how much of them that is, by kind."""
 
     since_ms: int
     events: int
@@ -76,6 +78,7 @@ class Books:
     emails: dict[str, int]
     oldest_queued_s: float
     problems: tuple[Problem, ...]
+    removed: dict[str, int] = field(default_factory=dict)
 
 
 def reconcile(session: Session, since_ms: int, overdue_s: float = 600.0) -> Books:
@@ -113,20 +116,23 @@ def reconcile(session: Session, since_ms: int, overdue_s: float = 600.0) -> Book
         ),
     ):
         problems.append(_problem(session, kind, what, query))
+    gone = removed(session, since_ms)
     oldest = session.scalar(select(func.min(RunRow.not_before_ms)).where(WAITING, RunRow.not_before_ms <= now))
     return Books(
         since_ms,
-        events,
-        expected,
-        _count(session, select(RunRow.id).where(mine, RunRow.replay_id != "")),
+        events + gone.get((EVENT, ""), 0),
+        expected + gone.get((EXPECTED, ""), 0),
+        _count(session, select(RunRow.id).where(mine, RunRow.replay_id != "")) + gone.get((REPLAYED, ""), 0),
         _count(session, select(RunRow.id).where(mine, RunRow.state == QUEUED, RunRow.invited_at_ms.is_not(None))),
-        _counted(session, select(RunRow.state, func.count()).where(mine).group_by(RunRow.state)),
-        _counted(
-            session, select(NotificationRow.state, func.count()).where(emails_since).group_by(NotificationRow.state)
+        _with_gone(select(RunRow.state, func.count()).where(mine).group_by(RunRow.state), session, gone, RUN),
+        _with_gone(
+            select(NotificationRow.state, func.count()).where(emails_since).group_by(NotificationRow.state),
+            session, gone, EMAIL,
         ),
         (now - oldest) / 1000 if oldest is not None else 0.0,
         tuple(one for one in problems if one.count),
-    )
+        {kind: sum(n for (k, _), n in gone.items() if k == kind) for kind in (EVENT, RUN, EMAIL)} if gone else {},
+    )  # fmt: skip
 
 
 def unknown_events(session: Session, keys: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -150,13 +156,16 @@ def _against_matches(session: Session, since_ms: int) -> tuple[int, int, list[Pr
     for rows in _pages(session, since_ms):
         wanted = {
             run_id(hook, request_id, handler_id): (request_id, handler_id, version)
-            for hook, request_id, matches in rows
+            for hook, request_id, matches, _ in rows
             for handler_id, version in json.loads(matches)
         }
-        there = _first_runs(session, [(hook, request_id) for hook, request_id, _ in rows])
+        there = _first_runs(session, [(hook, request_id) for hook, request_id, _, _ in rows])
         events += len(rows)
         expected += len(wanted)
-        missing.extend(f"event {e}, handler {h} version {v}" for run, (e, h, v) in wanted.items() if run not in there)
+        absent = [one for run, one in wanted.items() if run not in there]
+        lacking = Counter(request_id for request_id, _, _ in absent)
+        aged = {request_id for _, request_id, _, gone in rows if gone and lacking[request_id] == gone}
+        missing.extend(f"event {e}, handler {h} version {v}" for e, h, v in absent if e not in aged)
         unfounded.extend(
             f"run {run}: event {e}, handler {h} version {v}"
             for run, (e, h, v) in there.items()
@@ -183,18 +192,18 @@ def _first_runs(session: Session, events: Sequence[tuple[str, str]]) -> dict[str
     return found
 
 
-def _pages(session: Session, since_ms: int) -> Iterator[list[tuple[str, str, str]]]:
+def _pages(session: Session, since_ms: int) -> Iterator[list[tuple[str, str, str, int]]]:
     after = (since_ms - 1, "")
     while True:
         query = (
-            select(EventRow.received_at_ms, EventRow.hook, EventRow.request_id, EventRow.matches)
+            select(EventRow.received_at_ms, EventRow.hook, EventRow.request_id, EventRow.matches, EventRow.runs_removed)
             .where(tuple_(EventRow.received_at_ms, EventRow.request_id) > after)
             .order_by(EventRow.received_at_ms, EventRow.request_id)
             .limit(CHUNK)
         )
         rows = session.execute(query).all()
         if rows:
-            yield [(hook, request_id, matches) for _, hook, request_id, matches in rows]
+            yield [(hook, request_id, matches, gone) for _, hook, request_id, matches, gone in rows]
         if len(rows) < CHUNK:
             return
         after = (rows[-1][0], rows[-1][2])
@@ -230,6 +239,7 @@ def _unmailed(mine: object) -> Select[str]:
             _RECIPIENT != "",
             _WANTED,
             NotificationRunRow.run_id.is_(None),
+            RunRow.mail_removed.is_(False),
         )
     )
 
@@ -286,5 +296,10 @@ def _count(session: Session, query: Select[str]) -> int:
     return session.scalar(select(func.count()).select_from(query.subquery())) or 0
 
 
-def _counted(session: Session, query: Select[str, int]) -> dict[str, int]:
-    return dict(session.execute(query).all())
+def _with_gone(
+    query: Select[str, int], session: Session, gone: Mapping[tuple[str, str], int], kind: str
+) -> dict[str, int]:
+    """What the query counts by word, and those of the kind that were removed."""
+    counts = Counter(dict(session.execute(query).all()))
+    counts.update({word: count for (of, word), count in gone.items() if of == kind})
+    return dict(counts)

@@ -10,7 +10,7 @@ from sqlalchemy import select, tuple_
 from sqlalchemy.orm import Session, defer
 
 from ledger.bulk import of_events
-from ledger.engine import now_ms
+from ledger.engine import is_postgresql, now_ms
 from ledger.events import Match, add_runs, run_row
 from ledger.fair import CHUNK
 from ledger.handlers import get_handler, matchable, revision
@@ -138,6 +138,8 @@ def _events(session: Session, selection: Selection, after: tuple[int, str] | Non
     if after is not None:
         query = query.where(tuple_(EventRow.received_at_ms, EventRow.request_id) > after)
     query = query.order_by(EventRow.received_at_ms, EventRow.request_id).limit(limit)
+    if is_postgresql(session):  # none of them is removed for its age before its new runs are there
+        query = query.with_for_update(read=True)
     return session.scalars(query.options(defer(EventRow.body))).all()
 
 

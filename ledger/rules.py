@@ -17,6 +17,18 @@ class MailRules:
 
 
 @dataclass(frozen=True)
+class KeepRules:
+    """For how long what has ended is kept, in ms; None: for ever."""
+
+    texts_ms: int | None = None
+    runs_ms: int | None = None
+    events_ms: int | None = None
+    emails_ms: int | None = None
+    handler_versions_ms: int | None = None
+    redriven_ms: int | None = None
+
+
+@dataclass(frozen=True)
 class Rules:
     """Times in seconds. per_owner and per_handler: how many may run at a time over all executors, 0 for no cap.
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from ledger.rules import MailRules, Rules
+from ledger.rules import KeepRules, MailRules, Rules
+from schemas.topics import DAY_MS, HOOKS_KEPT_MS
 
 
 class SealSettings(BaseSettings):
@@ -79,3 +81,44 @@ class LeaseSettings(BaseSettings):
             reinvite_after_s=self.reinvite_after_s,
             mail=self.mail(),
         )
+
+
+class KeepSettings(BaseSettings):
+    """EVENTPROC_KEEP_*_DAYS: for how long what has ended is kept; 0: for ever. Files of handlers: DOWNLOADS_MAX_AGE_S."""
+
+    model_config = SettingsConfigDict(env_prefix="EVENTPROC_KEEP_")
+
+    texts_days: float = Field(90.0, ge=0, description="what runs returned and printed, their errors' messages")
+    runs_days: float = Field(400.0, ge=0, description="runs with their attempts")
+    events_days: float = Field(400.0, ge=0, description="events; each goes after its last run")
+    emails_days: float = Field(400.0, ge=0, description="that an email was sent or given up, and of which runs it told")
+    handler_versions_days: float = Field(
+        400.0, ge=0, description="versions that were superseded or removed so long ago and of which no run is left"
+    )
+    archives_days: float = Field(90.0, ge=0, description="uploaded archives that were published or failed")
+    dead_letters_days: float = Field(400.0, ge=0, description="the topic's retention; which were redriven")
+
+    @model_validator(mode="after")
+    def _events_outlive_their_topic(self) -> Self:
+        least = HOOKS_KEPT_MS / DAY_MS
+        if 0 < self.events_days < least:
+            raise ValueError(
+                f"EVENTPROC_KEEP_EVENTS_DAYS: should be at least {least:g}, as long as the hooks' topics keep events: one that is "
+                f"read again there must be known, or it runs again; is {self.events_days:g}"
+            )
+        return self
+
+    def rules(self) -> KeepRules:
+        """The same as the ledger takes them."""
+        return KeepRules(
+            texts_ms=_ms(self.texts_days),
+            runs_ms=_ms(self.runs_days),
+            events_ms=_ms(self.events_days),
+            emails_ms=_ms(self.emails_days),
+            handler_versions_ms=_ms(self.handler_versions_days),
+            redriven_ms=_ms(self.dead_letters_days),
+        )
+
+
+def _ms(days: float) -> int | None:
+    return int(days * DAY_MS) if days else None

@@ -13,6 +13,7 @@ from sqlalchemy import (
     String,
     Text,
     and_,
+    false,
     func,
     literal_column,
     text,
@@ -27,6 +28,12 @@ Id = BigInteger().with_variant(Integer, "sqlite")  # SQLite numbers only INTEGER
 
 class Table(DeclarativeBase):
     """Where the migrations look for what the tables should be."""
+
+
+def _ended(name: str) -> Index:
+    """Finds what has ended by when, for those that are removed for their age."""
+    where = text("ended_at_ms IS NOT NULL")
+    return Index(name, "ended_at_ms", sqlite_where=where, postgresql_where=where)
 
 
 class HandlerRow(Table):
@@ -127,6 +134,7 @@ class EventRow(Table):
     body: Mapped[bytes] = mapped_column(LargeBinary)
     matches: Mapped[str] = mapped_column(Text)
     received_at_ms: Mapped[int] = mapped_column(BigInteger)
+    runs_removed: Mapped[int] = mapped_column(Integer, default=0, server_default="0")  # of its matches', for their age
 
 
 class RunRow(Table):
@@ -162,6 +170,13 @@ class RunRow(Table):
             "invited_at_ms",
             sqlite_where=text("invited_at_ms IS NOT NULL"),
             postgresql_where=text("invited_at_ms IS NOT NULL"),
+        ),
+        *(
+            Index(name, "ended_at_ms", sqlite_where=text(where), postgresql_where=text(where))
+            for name, where in (
+                ("run_ended", "ended_at_ms IS NOT NULL AND texts_removed_at_ms IS NULL"),
+                ("run_without_texts", "texts_removed_at_ms IS NOT NULL"),
+            )
         ),
     )
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
@@ -199,6 +214,10 @@ class RunRow(Table):
     ended_at_ns: Mapped[int] = mapped_column(BigInteger, default=0)
     cpu_s: Mapped[float] = mapped_column(Float, default=0.0)
     peak_memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
+    texts_removed_at_ms: Mapped[int | None] = mapped_column(
+        BigInteger
+    )  # text, log, message and traceback, for their age
+    mail_removed: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
 
 
 # the conditions of partial indexes, to be said as they stand there: a bound parameter would not match them
@@ -258,6 +277,7 @@ class NotificationRow(Table):
     __table_args__ = (
         Index("notification_due", "state", "not_before_ms"),
         Index("notification_recent", "recipient", "kind", "created_at_ms"),
+        _ended("notification_ended"),
         {"sqlite_autoincrement": True},
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
@@ -303,6 +323,7 @@ class ArchiveRow(Table):
     __table_args__ = (
         Index("archive_once", "owner", "once", unique=True),
         Index("archive_due", "state", "not_before_ms"),
+        _ended("archive_ended"),
     )
     request_id: Mapped[str] = mapped_column(String(36), primary_key=True)
     owner: Mapped[str] = mapped_column(String(200))
@@ -334,6 +355,19 @@ class RedrivenRow(Table):
     number: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
     at_ms: Mapped[int] = mapped_column(BigInteger)
     by: Mapped[str] = mapped_column(String(200))
+
+
+class TallyRow(Table):
+    """How many of a kind were removed for their age, by the day (ms, its beginning in UTC) in which they were made.
+
+    kind: event, expected (runs that follow from their matches), run, replayed, email; word: the state.
+    """
+
+    __tablename__ = "tally"
+    day_ms: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    kind: Mapped[str] = mapped_column(String(20), primary_key=True)
+    word: Mapped[str] = mapped_column(String(20), primary_key=True)
+    count: Mapped[int] = mapped_column(BigInteger)
 
 
 class LeaderRow(Table):

@@ -14,6 +14,8 @@ SCHEMAS = "eventproc.schemas"
 TASKS_PREFIX = "eventproc.tasks."
 
 DAY_MS = 24 * 3600 * 1000
+HOOKS_KEPT_MS = 30 * DAY_MS
+DEAD_LETTERS_KEPT_MS = 400 * DAY_MS
 
 
 @dataclass(frozen=True)
@@ -38,9 +40,9 @@ def tasks_topic(runtime: str) -> str:
 def topics(runtimes: tuple[str, ...], partitions: int = 6) -> tuple[Topic, ...]:
     """All topics of an installation that serves these runtimes, hooks first."""
     return (
-        *(Topic(hook, "RequestID", partitions, 30 * DAY_MS) for hook in hook_names()),
+        *(Topic(hook, "RequestID", partitions, HOOKS_KEPT_MS) for hook in hook_names()),
         *(Topic(tasks_topic(runtime), "run id", partitions, 7 * DAY_MS) for runtime in runtimes),
         Topic(RESULTS, "run id", partitions, 7 * DAY_MS),
-        Topic(DEAD_LETTERS, "origin topic", 1, -1),
+        Topic(DEAD_LETTERS, "origin topic", 1, DEAD_LETTERS_KEPT_MS),
         Topic(SCHEMAS, "fingerprint", 1, -1, compacted=True),
     )

@@ -90,6 +90,9 @@ class Admin(Protocol):
     def ensure_topics(self, topics: Sequence[Topic], replication: int, max_message_bytes: int) -> None:
         """Makes those that are missing; of those that exist raises a message size that is too small."""
 
+    def keep(self, topic: str, retention_ms: int) -> None:
+        """The topic keeps its messages for so long, -1: for ever. A topic that does not exist is TryLater."""
+
     def end_offsets(self, topic: str) -> Mapping[int, int]:
         """The next offset of each partition. A topic that does not exist is TryLater: somebody is about to make it."""
 

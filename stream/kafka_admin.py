@@ -70,6 +70,16 @@ class KafkaDesk:
             )
             log.info("topics take larger messages now", topics={name: wanted[name] for name in small})
 
+    def keep(self, topic: str, retention_ms: int) -> None:
+        with self._asking() as client:
+            found = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
+            if not found["topic"][topic]:
+                raise TryLater(f"kafka: there is no topic {topic}")
+            if int(_config(found, topic, "retention.ms")) != retention_ms:
+                changed = {"retention.ms": str(retention_ms)}
+                client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, changed)])
+                log.info("the topic keeps messages for another time now", topic=topic, retention_ms=retention_ms)
+
     def end_offsets(self, topic: str) -> Mapping[int, int]:
         with self._asking() as client:
             (described,) = client.describe_topics([topic])

@@ -25,6 +25,7 @@ class MemoryBroker:
         self.changed = threading.Condition(threading.RLock())
         self.logs: dict[Place, list[Message]] = {}
         self.partitions: dict[str, int] = {}
+        self.retention_ms: dict[str, int] = {}  # told, never acted on
         self.commits: dict[str, dict[Place, int]] = defaultdict(dict)
         self.notes: dict[str, dict[Place, str]] = defaultdict(dict)
         self.members: dict[str, list[MemoryMember]] = defaultdict(list)
@@ -236,6 +237,12 @@ class MemoryDesk:
             for topic in topics:
                 self._broker.partitions.setdefault(topic.name, topic.partitions)
             self._broker.max_message_bytes = max(self._broker.max_message_bytes, max_message_bytes)
+
+    def keep(self, topic: str, retention_ms: int) -> None:
+        with self._broker.changed:
+            self._broker.answer()
+            self._broker.count(topic)
+            self._broker.retention_ms[topic] = retention_ms
 
     def end_offsets(self, topic: str) -> Mapping[int, int]:
         with self._broker.changed:

@@ -91,6 +91,10 @@ runs_state = Gauge("eventproc_runs_state", "Runs of the last day, by state", ["s
 emails_state = Gauge("eventproc_emails_state", "Emails of the last day, by state", ["state"])
 oldest_queued_seconds = Gauge("eventproc_oldest_queued_seconds", "How long the run that waits longest has been due")
 
+# what is kept, by the dispatcher that removes what is too old
+kept_bytes = Gauge("eventproc_kept_bytes", "What is kept in the ledger (with indexes) and in object stores", ["kind"])
+removed_total = Counter("eventproc_removed_total", "Removed for their age (EVENTPROC_KEEP_*)", ["kind"])
+
 # promises kept
 events_started_total = Counter(
     "eventproc_events_started_total",

@@ -73,6 +73,7 @@ ROWS: dict[str, Sequence[Panel]] = {
     "Underneath": (
         Panel("Ledger (p99)", [("eventproc:ledger_seconds:p99_5m", "{{operation}}")], "s"),
         Panel("gRPC calls", [("sum by (method, code) (rate(eventproc_grpc_requests_total[$__rate_interval]))", "{{method}} {{code}}")]),
+        Panel("What is kept", [("max by (kind) (eventproc_kept_bytes)", "{{kind}}")], "bytes"),
         Panel("Main loops' last turn", [("max by (job) (eventproc_last_turn_age_seconds)", "{{job}}")], "s"),
         Panel(
             "Certificates end in",

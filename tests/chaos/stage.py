@@ -54,11 +54,14 @@ class Stage(Stack):
         chance: float = 0.0,
         settings: Mapping[str, str] = SHARED,
         counts: Mapping[str, int] = COUNTS,
+        newer: Path | None = None,
     ) -> None:
         """chance: of a process to die at one passage of a kill point (four times that where passages are rarer), while the
-        file `faults` is there; settings: of every station, on top of the stack's; counts: how many there are of each station."""
+        file `faults` is there; settings: of every station, on top of the stack's; counts: how many there are of each station;
+        newer: a tree of another release, from which all but the first of each station run."""
         super().__init__(state)
         self._counts = dict(counts)
+        self._newer = newer
         self.postgresql = PostgreSQL(self.layout.address, 5432)
         self.fault_log = self.layout.state / "faults.log"
         self.faulty = self.layout.state / "faults"
@@ -159,7 +162,8 @@ class Stage(Stack):
         # they wait for each other by themselves: only the registry is needed before the next step
         self.pages[name] = url
         ready = (lambda: answers_ok(f"{url}/readyz")) if name.startswith("registry") else (lambda: True)
-        return replace(process, name=name, env=env, ready=ready, alive=lambda: answers_ok(f"{url}/healthz"))
+        cwd = self._newer if self._newer is not None and number else process.cwd
+        return replace(process, name=name, env=env, ready=ready, cwd=cwd, alive=lambda: answers_ok(f"{url}/healthz"))
 
     def _chance_of(self, point: str) -> float:
         """Transactions of the ledger are many; the other points are passed a few times for each run."""

@@ -19,6 +19,7 @@ from starlette.testclient import TestClient
 from callers import ApiKeys
 from ctingress.open import Limits
 from ctingress.receive import Desk, make_app
+from ctingress.serve import forget
 from ctingress.work import Worker
 from devstack.keys import make_keys
 from examples.make_comtrade import fault_archive
@@ -317,3 +318,21 @@ def test_the_page_and_its_scripts_come_from_here(http: TestClient) -> None:
     assert http.get("/docs/static/swagger-ui-bundle.js").status_code == 200
     paths = http.get("/openapi.json").json()["paths"]
     assert set(paths) == {"/v1/archives", "/v1/archives/{request_id}"}
+
+
+def test_an_archive_that_ended_long_ago_goes_with_its_bytes(
+    http: TestClient, worker: Worker, ledger: Ledger, desk: Desk, archive: bytes, keys: dict[str, str], tmp_path: Path
+) -> None:
+    failed = http.post("/v1/archives", content=archive, headers={"Authorization": f"Bearer {keys['bob']}"})
+    assert worker.turn()
+    waiting = posted(http, archive)
+    with ledger.write() as session:
+        session.execute(text("UPDATE archive SET created_at_ms = 0"))
+        session.execute(text("UPDATE archive SET ended_at_ms = 0 WHERE ended_at_ms IS NOT NULL"))
+
+    assert (forget(ledger, desk.keep, 86_400), forget(ledger, desk.keep, 86_400)) == (1, 0)
+
+    admin = {"Authorization": f"Bearer {keys['admin']}"}
+    assert http.get(failed.headers["location"], headers=admin).status_code == 404
+    assert http.get(waiting.headers["location"]).json()["State"] == "waiting"
+    assert [path.name for path in (tmp_path / "archives").iterdir()] == [f"{waiting.json()['RequestID']}.zip"]

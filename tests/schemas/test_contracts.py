@@ -26,11 +26,12 @@ def test_the_present_contract_is_the_last_of_its_history(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(contracts()))
-def test_what_any_version_wrote_any_later_version_reads(name: str) -> None:
+def test_what_any_version_wrote_every_version_reads(name: str) -> None:
+    # earlier ones too: stations of the release before read what new ones write while an upgrade rolls
     known = versions(name)
-    for i, writer in enumerate(known):
+    for writer in known:
         for record in generate_many(writer.parsed, 20):
             out = io.BytesIO()
             fastavro.schemaless_writer(out, writer.parsed, record)
-            for reader in known[i:]:
+            for reader in known:
                 assert fastavro.schemaless_reader(io.BytesIO(out.getvalue()), writer.parsed, reader.parsed) is not None

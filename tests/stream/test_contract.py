@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import InvalidMessage
+from schemas.errors import InvalidMessage, TryLater
 from schemas.topics import Topic
 from stream.broker import Consumer
 from stream.messages import Message
@@ -295,3 +295,17 @@ def test_a_topic_is_read_from_a_time_or_an_offset_on(belt: Any) -> None:
     assert list(admin.read(belt.topic, since_ms=new.timestamp_ms + 3_600_000)) == []
     assert [m.value for m in admin.read(belt.topic, start={last.partition: last.offset})] == [b"1", b"2"]
     assert list(admin.read(belt.topic, start={last.partition: 7})) == []
+
+
+def test_a_topic_is_told_how_long_to_keep(belt: Any) -> None:
+    admin = belt.broker.admin()
+
+    admin.keep(belt.topic, 86_400_000)
+    admin.keep(belt.topic, 86_400_000)
+
+    assert belt.retention_ms(belt.topic) == 86_400_000
+
+
+def test_a_topic_that_is_not_there_yet_cannot_be_told(belt: Any) -> None:
+    with pytest.raises(TryLater):
+        belt.broker.admin().keep("no-such-topic", 1000)
