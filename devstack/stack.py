@@ -16,6 +16,7 @@ from devstack.layout import METRICS, RUNTIME, Layout, prepare
 from devstack.supervisor import Process, Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
+MEMORY_BYTES = 1 << 30  # of a handler
 LEASE_S = 20.0  # short, so that a kill -9 of the executor is made good while somebody watches
 
 Progress = Callable[[str], None]
@@ -148,6 +149,8 @@ class Stack:
                 "REGISTRY_KEY": str(tls.key),
                 "REGISTRY_KEYS_FILE": str(layout.state / "keys.json"),
                 "REGISTRY_TOKENS_FILE": str(layout.state / "service-token"),
+                "REGISTRY_DOWNLOADS_ENDPOINT": layout.at("downloads"),
+                "REGISTRY_MOST_MEMORY_BYTES": str(MEMORY_BYTES),
                 "EVENTPROC_SEAL_KEYS_FILE": str(layout.state / "seal-keys"),
             },
         )
@@ -165,7 +168,7 @@ class Stack:
             "EXECUTOR_BTRDB_ENDPOINT": layout.at("btrdb"),
             "EXECUTOR_BTRDB_CA_BUNDLE": str(tls.ca),
             "EXECUTOR_DOWNLOADS_ENDPOINT": layout.at("downloads"),
-            "EXECUTOR_MEMORY_BYTES": str(1 << 30),
+            "EXECUTOR_MEMORY_BYTES": str(MEMORY_BYTES),
             "EXECUTOR_RENEW_S": str(LEASE_S / 4),
             "EXECUTOR_GRACE_S": "10",
         }

@@ -214,6 +214,11 @@ def named(session: Session, name: str, hook: str = "") -> list[HandlerView]:
     return [_view(row, version) for row, version in session.execute(query.order_by(HandlerRow.id))]
 
 
+def owner_of(session: Session, handler_id: int) -> str | None:
+    """Whose handler it is, also when it was removed; None when there never was one of that id."""
+    return session.scalar(select(HandlerRow.owner).where(HandlerRow.id == handler_id))
+
+
 def remove(session: Session, handler_id: int, by: str, admin: bool) -> HandlerView:
     """Marks the handler removed; its runs that have not started are cancelled. Bumps the revision.
 

@@ -15,6 +15,8 @@ from schemas.records import Outcome
 LEFT_OUT = "\n... "
 """How a log goes on where its middle was left out (executor/sandbox/output.py)."""
 LOST = -1
+MOST = 1 << 20
+"""Characters of a run that is going on that are kept; of more, its end is told with its result."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,14 @@ class Piece:
 def append(session: Session, lease: Lease, at: int, text: str) -> int:
     """Adds what was printed after the first `at` characters; returns how many there are now. LOST: the lease is not the present one.
 
-    A piece that does not begin where the last one ended (told twice, or one before it was lost) changes nothing.
+    A piece that does not begin where the last one ended (told twice, or one before it was lost) changes nothing; nor does one
+    that is more than MOST.
     """
     row = locked(session, [lease.run_id]).get(lease.run_id)
     if row is None or row.state != RUNNING or not lease_counts(row, lease.lease_id):
         return LOST
     told = _told(session, row)
-    if at != told or not text:
+    if at != told or not text or told + len(text) > MOST:
         return told
     body = storable(text)
     session.add(RunLogRow(run_id=row.id, attempt=row.claims, at=at, until=at + len(body), body=body))

@@ -25,6 +25,7 @@ from ledger.claims import (
 from ledger.credentials import unseal
 from ledger.executors import Executor
 from ledger.handlers import blob
+from ledger.logs import append
 from ledger.rules import Rules
 from registry.auth import ServiceTokens
 from registry.checks import Checks, Told
@@ -136,6 +137,19 @@ class Executors(ExecutorServiceServicer):
             counted = hand_back(session, lease, reason, request.text, request.begun, self._rules)
         log.info("handed back", run_id=lease.run_id, reason=reason, text=request.text, counted=counted)
         return api.HandBackResponse(counted=counted)
+
+    @answered
+    def AppendLog(self, request: api.AppendLogRequest, context: grpc.ServicerContext) -> api.AppendLogResponse:
+        """What runs have printed since; how much of each the ledger has now."""
+        self._tokens.check(context.invocation_metadata())
+        if len(request.printed) > RUNS_AT_ONCE:
+            raise Refusal.invalid("printed", f"are {len(request.printed)}; there should be at most {RUNS_AT_ONCE}")
+        had: dict[int, int] = {}
+        in_order = sorted(enumerate(request.printed), key=lambda one: one[1].lease.run_id)  # against deadlocks
+        with metrics.ledger_seconds.labels(operation="append_log").time(), self._ledger.write() as session:
+            for number, one in in_order:
+                had[number] = append(session, Lease(one.lease.run_id, one.lease.lease_id), one.at, one.text)
+        return api.AppendLogResponse(at=[had[number] for number in range(len(had))])
 
     @answered
     def NextCheck(self, request: api.NextCheckRequest, context: grpc.ServicerContext) -> api.NextCheckResponse:

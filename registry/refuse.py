@@ -13,6 +13,8 @@ import structlog
 
 from callers import UnknownKey
 from ledger.handlers import NoSuchHandler, NotOwner
+from ledger.replay import CannotReplay
+from ledger.versions import NoSuchVersion, WaitsForKey
 from schemas.errors import TryLater
 from telemetry import metrics
 
@@ -78,6 +80,12 @@ def _status(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:
         return grpc.StatusCode.UNAUTHENTICATED, str(error)
     if isinstance(error, NotOwner):
         return grpc.StatusCode.PERMISSION_DENIED, f"{error}; only they or an admin may change it"
+    if isinstance(error, WaitsForKey):
+        return grpc.StatusCode.FAILED_PRECONDITION, f"{error}; rekey(conn) with a key that is good resumes it"
+    if isinstance(error, CannotReplay):
+        return grpc.StatusCode.FAILED_PRECONDITION, str(error)
+    if isinstance(error, NoSuchVersion):
+        return grpc.StatusCode.NOT_FOUND, str(error)
     if isinstance(error, NoSuchHandler):
         return grpc.StatusCode.NOT_FOUND, f"{error}; list_handlers() shows those there are"
     if isinstance(error, TryLater):

@@ -13,6 +13,7 @@ from ledger.rules import Rules
 from registry.auth import ServiceTokens
 from registry.checks import Checks
 from registry.internal import Executors
+from registry.options import Most
 from registry.public import EventProcessing
 from registry.settings import MIB, RegistrySettings
 from registry.validate import Accepts
@@ -39,13 +40,21 @@ class Servers:
 
 def serve(settings: RegistrySettings, ledger: Ledger, rules: Rules) -> Servers:
     """Starts both servers. Raises ValueError when TLS is wanted without a certificate, OSError when an address is taken."""
-    accepts = Accepts(settings.runtime_names(), settings.ambiguous_python, settings.mail_domains, settings.blob_bytes)
+    most = Most(
+        settings.most_timeout_s, settings.most_memory_bytes, settings.most_retries, settings.most_retry_delay_s,
+        rules.per_handler,
+    )  # fmt: skip
+    accepts = Accepts(
+        settings.runtime_names(), settings.ambiguous_python, settings.mail_domains, settings.blob_bytes, most
+    )
     checks = Checks(settings.check_s, max(1, settings.threads // 2))
     keys = ApiKeys(settings.keys_file)
     metrics.api_key_not_after_seconds.set_function(keys.first_end)
     certificates.watch(settings.cert)
     public = _server(settings.threads, settings.blob_bytes + MIB)
-    add_EventProcessingServiceServicer_to_server(EventProcessing(ledger, keys, accepts, checks), public)
+    add_EventProcessingServiceServicer_to_server(
+        EventProcessing(ledger, keys, accepts, checks, settings.downloads_endpoint), public
+    )
     internal = _server(settings.threads, settings.answer_bytes)
     add_ExecutorServiceServicer_to_server(
         Executors(ledger, ServiceTokens(settings.tokens_file), rules, settings.answer_bytes, checks), internal

@@ -39,6 +39,15 @@ class RegistrySettings(SealSettings):
     check_s: float = Field(
         5.0, ge=0, description="a registration waits so long for an executor to load its handler; 0: not at all"
     )
+    most_timeout_s: float = Field(14_400.0, ge=1, description="that a handler may ask for, for one attempt")
+    most_memory_bytes: int = Field(
+        2048 * MIB, ge=64 * MIB, description="the same; executors give no more than their EXECUTOR_MEMORY_BYTES"
+    )
+    most_retries: int = Field(10, ge=0, le=20, description="that a handler may ask for")
+    most_retry_delay_s: float = Field(86_400.0, ge=0)
+    downloads_endpoint: str = Field(
+        "", description="host of the links to handlers' files; empty: files are named without a link"
+    )
     threads: int = Field(16, ge=1)
     beat_s: float = Field(3.0, gt=0, description="between two signs of life in the ledger; less when leases are short")
     grace_s: float = Field(10.0, ge=0)

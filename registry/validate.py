@@ -10,6 +10,7 @@ from packaging.utils import canonicalize_name
 
 from callers import Caller
 from ledger.handlers import NewHandler
+from registry.options import Most, check_options
 from registry.python_version import KNOWN, BlobFacts, read_blob, versions_named
 from registry.refuse import Refusal
 from schemas.addresses import allowed, check_address
@@ -27,12 +28,16 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 
 @dataclass(frozen=True)
 class Accepts:
-    """What this installation takes. runtimes: those served; ambiguous: oldest or refuse; mail_domains: comma-separated, * for all."""
+    """What this installation takes. runtimes: those served; ambiguous: oldest or refuse; mail_domains: comma-separated, * for all.
+
+    most: of what a handler may ask for.
+    """
 
     runtimes: tuple[str, ...]
     ambiguous: str
     mail_domains: str
     blob_bytes: int
+    most: Most
 
 
 def check_registration(given: api.Registration, caller: Caller, accepts: Accepts) -> tuple[NewHandler, list[str]]:
@@ -63,6 +68,7 @@ def check_registration(given: api.Registration, caller: Caller, accepts: Accepts
         first_line=max(given.first_line, 0),
         file_name=given.file_name[:1000].replace("\0", ""),
         requirements=_requirements(list(given.requirements)),
+        options=check_options(given.options, accepts.most),
     )
     return handler, notes
 
@@ -82,8 +88,9 @@ def _name(name: str) -> str:
 def _tags(tags: list[str]) -> tuple[str, ...]:
     if len(tags) > TAGS:
         raise Refusal.invalid("tags", f"are {len(tags)}; there should be at most {TAGS}")
+    tags = [tag.strip() for tag in tags]  # as those of events are
     for number, tag in enumerate(tags):
-        if not tag.strip():
+        if not tag:
             raise Refusal.invalid(f"tags[{number}]", "is empty; leave it out, or give no tags to match every event")
         if len(tag) > TAG_LENGTH:
             raise Refusal.invalid(f"tags[{number}]", f"has {len(tag)} characters; it should have at most {TAG_LENGTH}")

@@ -99,7 +99,7 @@ def running(
     settings = RegistrySettings(
         ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}", listen="127.0.0.1:0", internal_listen="127.0.0.1:0",
         cert=tls.cert, key=tls.key, keys_file=keys_file, tokens_file=tokens_file, runtimes=runtimes, check_s=check_s,
-        mail_domains="example.com", blob_bytes=BLOB_BYTES,
+        mail_domains="example.com", blob_bytes=BLOB_BYTES, downloads_endpoint="files.example.com",
     )  # fmt: skip
     ledger = Ledger.open(settings.ledger_url, [Fernet.generate_key().decode()])
     ledger.migrate()

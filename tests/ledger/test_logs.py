@@ -5,7 +5,7 @@ from __future__ import annotations
 from ledger import Ledger
 from ledger.claims import Lease, hand_back
 from ledger.handlers import Options
-from ledger.logs import LEFT_OUT, LOST, Piece, append, read
+from ledger.logs import LEFT_OUT, LOST, MOST, Piece, append, read
 from ledger.tables import RunLogRow, RunRow
 from schemas.records import Outcome, RunError
 from tests.ledger.conftest import RULES, Handler, Queued, ended, leased, lose
@@ -52,6 +52,15 @@ def test_a_piece_that_is_told_twice_or_out_of_turn_changes_nothing(ledger: Ledge
     assert told(ledger, lease, 4, "two\0\n") == 9
 
     assert piece(ledger, run.run_id).text == "one\ntwo\N{REPLACEMENT CHARACTER}\n"
+
+
+def test_no_more_is_kept_of_a_run_that_is_going_on_than_there_is_room_for(ledger: Ledger, queued: Queued) -> None:
+    (run,) = queued()
+    lease = leased(ledger, run.run_id)
+
+    assert told(ledger, lease, 0, "x" * (MOST - 1)) == MOST - 1
+    assert told(ledger, lease, MOST - 1, "yy") == MOST - 1
+    assert piece(ledger, run.run_id, 1, MOST - 3).text == "xx"
 
 
 def test_nothing_is_added_under_a_lease_that_is_not_the_present_one(ledger: Ledger, queued: Queued) -> None:

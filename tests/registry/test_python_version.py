@@ -11,6 +11,7 @@ from pathlib import Path
 import dill
 import pytest
 
+from registry.options import Most
 from registry.python_version import read_blob, versions_named
 from registry.refuse import Refusal
 from registry.validate import Accepts, _runtime
@@ -99,7 +100,7 @@ def test_a_version_is_told_by_its_minor(text: str, minor: str) -> None:
 
 
 def accepts(*runtimes: str, ambiguous: str = "oldest") -> Accepts:
-    return Accepts(runtimes, ambiguous, "*", 1 << 20)
+    return Accepts(runtimes, ambiguous, "*", 1 << 20, Most())
 
 
 AMBIGUOUS = read_blob(PICKLES["3.9-0.4.1-simple"])
