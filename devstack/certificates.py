@@ -16,6 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 DAYS = 365
 RENEW_DAYS = 30
+PEM = serialization.Encoding.PEM
 
 
 @dataclass(frozen=True)
@@ -27,53 +28,79 @@ class Certificates:
     key: Path
 
 
+class Authority:
+    """A certificate authority that signs for servers and clients."""
+
+    def __init__(self, name: str) -> None:
+        self._key = ec.generate_private_key(ec.SECP256R1())
+        self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        self._cert = (
+            _builder(self._name, self._name, self._key.public_key(), DAYS)
+            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+            .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
+            .add_extension(_usage(sign_certificates=True), critical=True)
+            .sign(self._key, hashes.SHA256())
+        )
+
+    @property
+    def pem(self) -> bytes:
+        """Its own certificate."""
+        return self._cert.public_bytes(PEM)
+
+    def issue(
+        self, common_name: str, addresses: Sequence[str] = (), names: Sequence[str] = (), days: float = DAYS
+    ) -> tuple[bytes, bytes]:
+        """Certificate and PKCS 8 key as PEM: a server's for these addresses and names, else a client's; days may be negative."""
+        key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, common_name)])
+        alternatives: list[x509.GeneralName] = [
+            *(x509.IPAddress(ipaddress.ip_address(address)) for address in addresses),
+            *(x509.DNSName(name) for name in names),
+        ]
+        builder = _builder(subject, self._name, key.public_key(), days)
+        if alternatives:
+            builder = builder.add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
+        usage = ExtendedKeyUsageOID.SERVER_AUTH if alternatives else ExtendedKeyUsageOID.CLIENT_AUTH
+        cert = (
+            builder.add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
+            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
+            .add_extension(x509.ExtendedKeyUsage([usage]), critical=False)
+            .sign(self._key, hashes.SHA256())
+        )
+        private = key.private_bytes(PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        return cert.public_bytes(PEM), private
+
+
 def make_certificates(folder: Path, address: str, names: Sequence[str] = ()) -> Certificates:
     """A CA and a certificate for the IP address and the names; those that are there are kept while they fit and are valid."""
     made = Certificates(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     if _still_good(made, address, names):
         return made
     folder.mkdir(parents=True, exist_ok=True)
-    ca_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "eventproc development CA")])
-    ca = (
-        _builder(ca_name, ca_name, ca_key.public_key())
-        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(ca_key.public_key()), critical=False)
-        .add_extension(_usage(sign_certificates=True), critical=True)
-        .sign(ca_key, hashes.SHA256())
-    )
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, address)])
-    alternatives: list[x509.GeneralName] = [
-        x509.IPAddress(ipaddress.ip_address(address)),
-        *(x509.DNSName(n) for n in names),
-    ]
-    cert = (
-        _builder(subject, ca_name, key.public_key())
-        .add_extension(x509.SubjectAlternativeName(alternatives), critical=False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False)
-        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
-        .sign(ca_key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
+    authority = Authority("eventproc development CA")
+    cert, key = authority.issue(address, [address], names)
     handle = os.open(made.key, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "wb") as out:
-        out.write(key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()))
-    made.cert.write_bytes(cert.public_bytes(pem))
-    made.ca.write_bytes(ca.public_bytes(pem))
+        out.write(key)
+    made.cert.write_bytes(cert)
+    made.ca.write_bytes(authority.pem)
     return made
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey, days: float
+) -> x509.CertificateBuilder:
+    """Valid for so many days from an hour ago on; with negative days it was valid until then."""
     now = datetime.datetime.now(datetime.UTC)
+    start, end = sorted((now - datetime.timedelta(hours=1), now + datetime.timedelta(days=days)))
     return (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(days=DAYS))
+        .not_valid_before(start)
+        .not_valid_after(end)
     )
 
 

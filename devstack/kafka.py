@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from devstack import versions
 from schemas.errors import TryLater
@@ -79,8 +80,18 @@ def fetch(progress: Progress) -> None:
                 raise NoKafka(f"docker could not pull {versions.KAFKA_IMAGE}: {pulled.stderr.strip()}")
 
 
-def command(folder: Path, address: str, port: int = PORT, controller_port: int = CONTROLLER_PORT) -> KafkaProcess:
-    """How to run one broker in KRaft mode whose state lives in folder and that listens at address:port. Raises NoKafka."""
+def command(
+    folder: Path,
+    address: str,
+    port: int = PORT,
+    controller_port: int = CONTROLLER_PORT,
+    extra: Mapping[str, object] = MappingProxyType({}),
+    options: Sequence[str] = (),
+) -> KafkaProcess:
+    """How to run one broker in KRaft mode whose state lives in folder and that listens at address:port. Raises NoKafka.
+
+    extra: broker settings beside or instead of the usual ones; options: of its Java machine.
+    """
     chosen = way()
     if chosen == "given":
         bootstrap = os.environ["KAFKA_BOOTSTRAP_SERVERS"]
@@ -93,12 +104,12 @@ def command(folder: Path, address: str, port: int = PORT, controller_port: int =
         return _listens(address, port) and answers(bootstrap)
 
     env = {name: os.environ[name] for name in ("PATH", "HOME", "JAVA_HOME", "DOCKER_HOST") if name in os.environ}
-    properties = _properties(folder, address, port, controller_port)
+    properties = _properties(folder, address, port, controller_port, extra)
     if chosen == "docker":
-        return KafkaProcess(_docker(folder, properties), env, bootstrap, ready)
+        return KafkaProcess(_docker(folder, properties, options), env, bootstrap, ready)
     if not (folder / "data" / "meta.properties").exists():
         _format(folder, properties, env)
-    argv = [_java(), *HEAP, *_logging(folder), "-cp", f"{JARS}/*", "kafka.Kafka", str(properties)]
+    argv = [_java(), *HEAP, *options, *_logging(folder), "-cp", f"{JARS}/*", "kafka.Kafka", str(properties)]
     return KafkaProcess(argv, env, bootstrap, ready)
 
 
@@ -164,7 +175,7 @@ def _maven(progress: Progress) -> None:
     (JARS / ".complete").touch()
 
 
-def _properties(folder: Path, address: str, port: int, controller_port: int) -> Path:
+def _properties(folder: Path, address: str, port: int, controller_port: int, extra: Mapping[str, object]) -> Path:
     settings: Mapping[str, object] = {
         "process.roles": "broker,controller",
         "node.id": 1,
@@ -176,6 +187,7 @@ def _properties(folder: Path, address: str, port: int, controller_port: int) -> 
         "log.dirs": folder / "data",
         "auto.create.topics.enable": "false",
         **SINGLE,
+        **extra,
     }
     path = folder / "server.properties"
     path.write_text("".join(f"{name}={value}\n" for name, value in settings.items()))
@@ -222,7 +234,7 @@ def _format(folder: Path, properties: Path, env: Mapping[str, str]) -> None:
         )
 
 
-def _docker(folder: Path, properties: Path) -> list[str]:
+def _docker(folder: Path, properties: Path, options: Sequence[str]) -> list[str]:
     """The broker in a container that ends when its docker command does, whatever that dies of: its standard input ends then.
 
     The state folder is there under its own path. The broker runs as root, as images may want; umask 0, so that whoever started
@@ -235,7 +247,17 @@ def _docker(folder: Path, properties: Path) -> list[str]:
     )
     return [
         *("docker", "run", "--rm", "-i", "--init", "--network", "host", "--user", "0", "-v", f"{folder}:{folder}"),
-        *("-e", "KAFKA_HEAP_OPTS=-Xmx512m", "--entrypoint", "sh", versions.KAFKA_IMAGE, "-c", f"exec 3<&0; {script}"),
+        *(
+            "-e",
+            "KAFKA_HEAP_OPTS=-Xmx512m",
+            "-e",
+            f"KAFKA_OPTS={' '.join(options)}",
+            "--entrypoint",
+            "sh",
+            versions.KAFKA_IMAGE,
+            "-c",
+            f"exec 3<&0; {script}",
+        ),
     ]
 
 

@@ -6,17 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from pydantic import Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import SettingsConfigDict
 
 from stream.loop import Limits
 from stream.schema_registry import SchemaRegistry
+from stream.security import SecuritySettings
 from stream.sizes import MIB
 
 
-class StreamSettings(BaseSettings):
+class StreamSettings(SecuritySettings):
     """KAFKA_BOOTSTRAP_SERVERS and EVENTPROC_KAFKA_*."""
 
-    model_config = SettingsConfigDict(env_prefix="EVENTPROC_KAFKA_", populate_by_name=True)
+    model_config = SettingsConfigDict(env_prefix="EVENTPROC_KAFKA_", populate_by_name=True, hide_input_in_errors=True)
 
     bootstrap_servers: str = Field(
         validation_alias="KAFKA_BOOTSTRAP_SERVERS",
@@ -46,15 +47,6 @@ class StreamSettings(BaseSettings):
     schema_registry_password: SecretStr = Field(SecretStr(""), validation_alias="EVENTPROC_SCHEMA_REGISTRY_PASSWORD")
     schema_registry_ca: Path | None = Field(None, validation_alias="EVENTPROC_SCHEMA_REGISTRY_CA")
 
-    security_protocol: str = Field("PLAINTEXT", pattern="^(PLAINTEXT|SSL|SASL_PLAINTEXT|SASL_SSL)$")
-    sasl_mechanism: str | None = None
-    sasl_username: str | None = None
-    sasl_password: SecretStr | None = None
-    ssl_cafile: Path | None = None
-    ssl_certfile: Path | None = None
-    ssl_keyfile: Path | None = None
-    ssl_password: SecretStr | None = Field(None, description="of the key file")
-
     def limits(self) -> Limits:
         """The same as the loop takes them."""
         return Limits(self.unreadable_share, self.unreadable_window, self.held_s)
@@ -73,12 +65,5 @@ class StreamSettings(BaseSettings):
             "request_timeout_ms": self.request_timeout_ms,
             "reconnect_backoff_ms": 50,
             "reconnect_backoff_max_ms": 2000,
-            "security_protocol": self.security_protocol,
-            "sasl_mechanism": self.sasl_mechanism,
-            "sasl_plain_username": self.sasl_username,
-            "sasl_plain_password": self.sasl_password and self.sasl_password.get_secret_value(),
-            "ssl_cafile": self.ssl_cafile and str(self.ssl_cafile),
-            "ssl_certfile": self.ssl_certfile and str(self.ssl_certfile),
-            "ssl_keyfile": self.ssl_keyfile and str(self.ssl_keyfile),
-            "ssl_password": self.ssl_password and self.ssl_password.get_secret_value(),
+            **self.secured(),
         }

@@ -57,7 +57,9 @@ def from_environment(kind: type[Options]) -> Options:
 
 
 def _problem(kind: type[BaseSettings], problem: ErrorDetails) -> str:
-    name = str(problem["loc"][0]) if problem["loc"] else kind.__name__
+    if not problem["loc"]:  # of several options together: its text names them; the input may hold secrets
+        return problem["msg"].removeprefix("Value error, ")
+    name = str(problem["loc"][0])
     field = kind.model_fields.get(name)
     if field is None:
         field = next((f for f in kind.model_fields.values() if f.validation_alias == name), None)

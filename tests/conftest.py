@@ -1,8 +1,6 @@
 """What several folders' tests share: one real Kafka for the session."""
 
 import os
-import random
-import socket
 from collections.abc import Iterator
 
 import pytest
@@ -10,18 +8,7 @@ import pytest
 from devstack import kafka
 from devstack.supervisor import Process, Supervisor
 from tests import containers
-
-
-def _free_ports(address: str, count: int) -> list[int]:
-    held = []
-    for _ in range(count):
-        one = socket.socket()
-        one.bind((address, 0))
-        held.append(one)
-    ports = [one.getsockname()[1] for one in held]
-    for one in held:
-        one.close()
-    return ports
+from tests.secure_kafka import SecureKafka, free_ports, loopback, secure_kafka
 
 
 @pytest.fixture(scope="session")
@@ -31,8 +18,8 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         with containers.apache_kafka() as bootstrap:
             yield bootstrap
         return
-    address = f"127.{random.randint(1, 250)}.{random.randint(1, 250)}.{random.randint(2, 250)}"
-    port, controller_port = _free_ports(address, 2)
+    address = loopback()
+    port, controller_port = free_ports(address, 2)
     folder = tmp_path_factory.mktemp("kafka")
     broker = kafka.command(folder / "state", address, port, controller_port)
     supervisor = Supervisor(folder)
@@ -41,3 +28,12 @@ def kafka_bootstrap(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     supervisor.start(lambda text: None)
     yield broker.bootstrap
     supervisor.stop()
+
+
+@pytest.fixture(scope="session")
+def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SecureKafka]:
+    """A real broker with TLS, SASL and ACLs; not one that is there already, for that has other users."""
+    if kafka.way() == "given":
+        pytest.skip("KAFKA_BOOTSTRAP_SERVERS names a Kafka whose users are not the tests'")
+    with secure_kafka(tmp_path_factory.mktemp("secure-kafka")) as broker:
+        yield broker
