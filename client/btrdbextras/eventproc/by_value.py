@@ -141,7 +141,9 @@ class ByValue(dill.Pickler):  # type: ignore[misc]
     def _save_function(self, function: types.FunctionType) -> None:
         source = function.__globals__
         name = str(source.get("__name__"))
-        there = self._globals.setdefault(id(source), {"__name__": "__main__" if is_own(name) else name})
+        # dill before 0.3.4 gives a function no builtins where its globals have none
+        made = {"__name__": "__main__" if is_own(name) else name, "__builtins__": builtins}
+        there = self._globals.setdefault(id(source), made)
         self._kept.append(source)
         arguments = (function.__code__, there, function.__name__, None, function.__closure__)
         self.save_reduce(_create_function, arguments, obj=function)

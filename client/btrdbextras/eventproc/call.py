@@ -68,13 +68,13 @@ def calling(conn: Connection) -> Iterator[Callable[[str, Any], Any]]:
 def connect(conn: Connection) -> Any:
     """A gRPC channel to the platform that carries the API key with each call; nothing is dialled before the first one."""
     credentials = grpc.composite_channel_credentials(
-        grpc.ssl_channel_credentials(_authorities()), grpc.access_token_call_credentials(conn.apikey)
+        grpc.ssl_channel_credentials(authorities()), grpc.access_token_call_credentials(conn.apikey)
     )
     options = [("grpc.max_receive_message_length", 64 * _MIB), ("grpc.max_send_message_length", -1)]
     return grpc.secure_channel(conn.endpoint, credentials, options)
 
 
-def _authorities() -> bytes:
+def authorities() -> bytes:
     """PEM of the CAs to trust: BTRDB_CA_BUNDLE's, else certifi's."""
     own = os.environ.get("BTRDB_CA_BUNDLE", "")
     try:
@@ -118,7 +118,7 @@ def _unreached(conn: Connection, details: str) -> EventProcError:
     host, _, port = conn.endpoint.rpartition(":")
     host = host.strip("[]")
     try:
-        context = ssl.create_default_context(cadata=_authorities().decode("ascii", "replace"))
+        context = ssl.create_default_context(cadata=authorities().decode("ascii", "replace"))
         with socket.create_connection((host, int(port)), PROBE_S) as plain:
             context.wrap_socket(plain, server_hostname=host).close()
         return NoServer("%s cannot take the call now; try again in a moment (%s)" % (conn.endpoint, details))

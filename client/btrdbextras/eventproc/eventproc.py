@@ -131,21 +131,12 @@ def register(
     ... def count(DataSets, **kwargs):
     ...     return '%d data sets' % len(DataSets)
     """
-    for field, value in (("name", name), ("hook", hook)):
-        _text(field, value)
-        if not value.strip():
-            raise ValueError("%s is empty" % field)
-    for field, value in (("notify_on_success", notify_on_success), ("notify_on_failure", notify_on_failure)):
-        _address(field, value)
-    wanted = _tags(tags)
-    needed = options.requirements(requirements)
-    asked = options.message(timeout, memory, max_concurrency, retries, retry_delay, notify, description)
+    registration = wanted(
+        name, hook, notify_on_success, notify_on_failure, tags, requirements, timeout, memory, max_concurrency, retries,
+        retry_delay, notify, description,
+    )  # fmt: skip
 
     def decorator(function: Function) -> Function:
-        registration = wire.message("Registration")(
-            name=name, hook=hook, tags=wanted, notify_on_success=notify_on_success or "",
-            notify_on_failure=notify_on_failure or "", requirements=needed, options=asked,
-        )  # fmt: skip
         for line in submit(conn, pickling.pickle(function), registration)[1]:
             print(line)
         return function
@@ -153,9 +144,38 @@ def register(
     return decorator
 
 
-def submit(conn: Connection, pickled: pickling.Pickled, registration: Any) -> Tuple[Handler, List[str]]:
-    """Registers a function as the message Registration says, which it completes. Returns the handler, and lines for people."""
+def wanted(
+    name: str,
+    hook: str,
+    notify_on_success: str,
+    notify_on_failure: str,
+    tags: Optional[Sequence[str]],
+    requirements: Optional[Sequence[str]],
+    *asked: Any,
+    **named: Any,
+) -> Any:
+    """The message Registration of what register() takes, without the function. asked, named: see options.message().
+
+    Raises TypeError, ValueError.
+    """
+    for field, value in (("name", name), ("hook", hook)):
+        _text(field, value)
+        if not value.strip():
+            raise ValueError("%s is empty" % field)
+    for field, value in (("notify_on_success", notify_on_success), ("notify_on_failure", notify_on_failure)):
+        _address(field, value)
+    return wire.message("Registration")(
+        name=name, hook=hook, tags=_tags(tags), notify_on_success=notify_on_success or "",
+        notify_on_failure=notify_on_failure or "", requirements=options.requirements(requirements),
+        options=options.message(*asked, **named),
+    )  # fmt: skip
+
+
+def submit(conn: Connection, pickled: pickling.Pickled, wanted: Any) -> Tuple[Handler, List[str]]:
+    """Registers a function as the message Registration says. Returns the handler, and lines for people."""
     package = wire.message("Package")
+    registration = wire.message("Registration")()
+    registration.CopyFrom(wanted)  # a decorator may be used again
     registration.MergeFrom(
         wire.message("Registration")(
             blob=pickled.blob,

@@ -149,6 +149,11 @@ def follow(conn: Connection, id: Union[str, Run]) -> Iterator[str]:
             time.sleep(AGAIN_S)
 
 
+def printed(conn: Connection, id: Union[str, Run]) -> Iterator[str]:
+    """What a run has printed so far, in one piece."""
+    yield call(conn, "ReadLog", wire.message("ReadLogRequest")(id=run_id(id))).text
+
+
 def versions(conn: Connection, handler: Named) -> List[Version]:
     """The versions of a handler, the newest first; its owner's and admins' to see. A table in a notebook.
 

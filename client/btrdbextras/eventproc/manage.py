@@ -1,7 +1,7 @@
 """A handler's life after it was registered: pause, resume, rollback, replay; and a new API key."""
 
 import uuid
-from typing import Any, List, Optional
+from typing import Any, List, Optional, Tuple
 
 from btrdbextras.conn import Connection
 from btrdbextras.eventproc import rows, wire
@@ -150,12 +150,21 @@ def rekey(conn: Connection) -> List[Handler]:
     list of Handler
         Those that were resumed.
     """
+    count, resumed = sealed(conn)
+    print(told(count, resumed))
+    return resumed
+
+
+def sealed(conn: Connection) -> Tuple[int, List[Handler]]:
+    """rekey() without its line: how many handlers run under the key now, and those that were resumed."""
     answer = call(conn, "Rekey", wire.message("RekeyRequest")())
-    print(
-        "%d handlers run under this API key now%s"
-        % (answer.handlers, "; resumed: %s" % ", ".join(one.name for one in answer.resumed) if answer.resumed else "")
-    )
-    return rows.handlers(answer.resumed)
+    return answer.handlers, rows.handlers(answer.resumed)
+
+
+def told(count: int, resumed: List[Handler]) -> str:
+    """The line for people."""
+    more = "; resumed: %s" % ", ".join(one.name for one in resumed) if resumed else ""
+    return "handlers that run under this API key now: %d%s" % (count, more)
 
 
 def _changed(conn: Connection, method: str, handler: Named) -> Handler:

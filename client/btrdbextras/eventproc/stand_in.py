@@ -1,9 +1,22 @@
 """A BTrDB that holds the streams of the sample event and nothing else, for trying a function without a platform."""
 
+import collections
+import contextlib
 import uuid as uuids
 from typing import Any, Dict, List, Optional
 
 from btrdbextras.eventproc import sample
+
+RawPoint: Any = collections.namedtuple("RawPoint", "time value")
+StatPoint: Any = collections.namedtuple("StatPoint", "time min mean max count stddev")
+_nanoseconds: Any = int  # of a datetime, too, where btrdb is at hand
+# an old btrdb beside a new protobuf raises TypeError; reading the sample needs it for its own types alone
+with contextlib.suppress(Exception):
+    from btrdb import point
+    from btrdb.utils import timez
+
+    RawPoint, StatPoint = point.RawPoint, point.StatPoint  # type: ignore[misc]
+    _nanoseconds = timez.to_nanoseconds
 
 VERSION = 10
 
@@ -61,36 +74,26 @@ class SampleStream(object):
         self.unit = str(described["Unit"])
 
     def _between(self, start: Any, end: Any) -> List[Any]:
-        from btrdb.utils.timez import to_nanoseconds
-
         if self._points is None:
             self._points = sample.samples(self._described)
-        first, last = to_nanoseconds(start), to_nanoseconds(end)
+        first, last = _nanoseconds(start), _nanoseconds(end)
         return [point for point in self._points if first <= point[0] < last]
 
     def values(self, start: Any, end: Any, version: int = 0) -> List[Any]:
         """[(RawPoint, version), ...] with start <= time < end."""
-        from btrdb.point import RawPoint
-
         return [(RawPoint(time, value), VERSION) for time, value in self._between(start, end)]
 
     def aligned_windows(self, start: Any, end: Any, pointwidth: int, version: int = 0) -> List[Any]:
         """[(StatPoint, version), ...] of windows of 2**pointwidth ns that begin at multiples of that."""
-        from btrdb.utils.timez import to_nanoseconds
-
         width = 1 << int(pointwidth)
-        return self._windows(to_nanoseconds(start) // width * width, to_nanoseconds(end) // width * width, width)
+        return self._windows(_nanoseconds(start) // width * width, _nanoseconds(end) // width * width, width)
 
     def windows(self, start: Any, end: Any, width: int, depth: int = 0, version: int = 0) -> List[Any]:
         """[(StatPoint, version), ...] of windows of width ns from start on."""
-        from btrdb.utils.timez import to_nanoseconds
-
-        first = to_nanoseconds(start)
-        return self._windows(first, first + (to_nanoseconds(end) - first) // width * width, int(width))
+        first = _nanoseconds(start)
+        return self._windows(first, first + (_nanoseconds(end) - first) // width * width, int(width))
 
     def _windows(self, first: int, last: int, width: int) -> List[Any]:
-        from btrdb.point import StatPoint
-
         grouped: Dict[int, List[float]] = {}
         for time, value in self._between(first, last):
             grouped.setdefault(first + (time - first) // width * width, []).append(value)

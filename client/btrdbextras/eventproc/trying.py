@@ -122,7 +122,9 @@ def try_handler(
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pickled = pickling.pickle(function)
-    warned = [str(one.message) for one in caught] + _differences(function, pickled)
+    # an old dill's own warnings of a new Python are nothing that the user can act on
+    warned = [str(one.message) for one in caught if not issubclass(one.category, DeprecationWarning)]
+    warned += _differences(function, pickled)
     kind, environment, held = _where(btrdb, event_or_archive is None)
     job = {
         "event": event, "documented": list(DOCUMENTED), "btrdb": kind, "source": pickled.source, "first_line": pickled.first_line,
