@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from ledger.events import Match, record_events
-from ledger.results import close
-from schemas.events import Event
 from schemas.generated import eventprocapi_pb2 as api
 from schemas.generated import executorapi_pb2 as executor
-from schemas.records import Outcome, Result, RunError, Upload
+from schemas.records import Outcome, RunError, Upload
+from tests.made_runs import claim, end, make_runs
 from tests.registry_server import HOOK, KEYS, TOKEN, Running, bearer, refusal
 
 Runs = Callable[..., list[str]]
@@ -22,27 +21,7 @@ Runs = Callable[..., list[str]]
 @pytest.fixture
 def runs(registry: Running) -> Runs:
     """Makes runs of a handler, one event each; returns their ids."""
-
-    def make(handler: api.Handler, count: int = 1, owner: str = "alice") -> list[str]:
-        match = Match(handler.id, handler.version, owner, handler.runtime)
-        events = [Event(HOOK, str(uuid.uuid4()), ("north",), "a.zip", "", {"File": "a.zip"}) for _ in range(count)]
-        with registry.ledger.write() as session:
-            recorded = record_events(session, [(event, [match]) for event in events])
-        return [one.run_id for record in recorded for one in record.invitations]
-
-    return make
-
-
-def claim(registry: Running, run_id: str, nonce: str = "first") -> executor.Lease:
-    request = executor.ClaimRequest(boot_id="boot", nonce=nonce, executor="ex-1", run_ids=[run_id])
-    (answer,) = registry.executors.Claim(request, metadata=bearer(TOKEN)).answers
-    return executor.Lease(run_id=run_id, lease_id=answer.run.lease_id)
-
-
-def end(registry: Running, lease: executor.Lease, outcome: Outcome = Outcome.SUCCEEDED, **more: Any) -> None:
-    with registry.ledger.write() as session:
-        result = Result(lease.run_id, lease.lease_id, outcome, "ex-1", **more)
-        assert close(session, result).counted
+    return functools.partial(make_runs, registry)
 
 
 def listing(registry: Running, user: str = "alice", **asked: Any) -> api.ListRunsResponse:

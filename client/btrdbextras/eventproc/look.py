@@ -14,7 +14,7 @@ from btrdbextras.eventproc.rows import Handler, Run, RunReport, Source, Version
 __all__ = ["follow", "run", "runs", "source", "versions"]
 
 STATES = (
-    "queued", "running", "reported", "succeeded", "failed", "timed_out", "out_of_memory", "crashed", "refused", "abandoned",
+    "queued", "running", "succeeded", "failed", "timed_out", "out_of_memory", "crashed", "refused", "abandoned",
     "cancelled",
 )  # fmt: skip
 PAGE = 500
@@ -42,8 +42,8 @@ def runs(
     hook: str, optional
         Only runs of this hook's handlers.
     state: str, optional
-        Only runs in this state: queued, running, reported (ended, its email is being made), succeeded, failed, timed_out,
-        out_of_memory, crashed, refused, abandoned or cancelled.
+        Only runs in this state: queued, running, succeeded, failed, timed_out, out_of_memory, crashed, refused, abandoned or
+        cancelled.
     since: datetime, timedelta, str or int, optional
         Only runs queued since then: a datetime (a naive one is UTC), how long ago as a timedelta or as text ('2h', '7d'), a time as
         text ('2026-01-31T12:00:00Z'), or ns since the epoch.

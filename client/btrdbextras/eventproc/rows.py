@@ -47,7 +47,7 @@ class Handler(_Handler):
 class Run(NamedTuple):
     """A run of a handler at an event.
 
-    state: queued, running, reported, or how it ended: succeeded, failed, timed_out, out_of_memory, crashed, refused, abandoned,
+    state: queued, running, or how it ended: succeeded, failed, timed_out, out_of_memory, crashed, refused, abandoned,
     cancelled. subject: for instance the archive's name. error: one line, '' for none. attempts: how often it was started.
     """
 
