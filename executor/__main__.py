@@ -79,6 +79,7 @@ def main() -> int:
     done = threading.Event()
     renewer = threading.Thread(target=step.leases.run, args=(done,), name="renewer", daemon=True)
     renewer.start()
+    threading.Thread(target=step.follow.run, args=(done,), name="follower", daemon=True).start()
     checker = Checker(registry, settings.name, runtimes, packages)
     threading.Thread(target=checker.run, args=(stop,), name="checker", daemon=True).start()
     consumer = broker.consumer([tasks_topic(name) for name in interpreters], settings.group, instance=settings.instance)

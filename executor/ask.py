@@ -99,6 +99,23 @@ class Registry:
         answer: api.HandBackResponse = self._ask(self._stub.HandBack, request)
         return answer.counted
 
+    def append_log(self, printed: Sequence[tuple[str, str, int, str]]) -> list[int]:
+        """Tells what runs have printed: (run id, lease id, characters told before, text) each.
+
+        Returns how many characters the registry has of each now; -1: the lease is lost, or the registry is older than this call.
+        """
+        told = [
+            api.Printed(lease=api.Lease(run_id=run_id, lease_id=lease_id), at=at, text=text)
+            for run_id, lease_id, at, text in printed
+        ]
+        try:
+            answer: api.AppendLogResponse = self._ask(self._stub.AppendLog, api.AppendLogRequest(printed=told))
+        except grpc.RpcError as error:
+            if isinstance(error, grpc.Call) and error.code() == grpc.StatusCode.UNIMPLEMENTED:
+                return [-1] * len(printed)
+            raise
+        return list(answer.at)
+
     def fetch_blob(self, digest: str) -> bytes:
         """The pickle with that SHA-256 (hex), checked; raises NoSuchBlob."""
         try:

@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import structlog
 
 from executor.ask import Blobs, NoSuchBlob, Registry
+from executor.follow import Follow
 from executor.keep import Keeper
 from executor.lease import Leases
 from executor.packages import IndexAway, Packages
@@ -81,6 +82,7 @@ class Execute:
         self._btrdb_red_until = 0.0
         self._blobs = Blobs(registry.fetch_blob, settings.blob_cache_bytes)
         self.leases = Leases(registry, boot_id, settings.name, settings.renew_s, self._kill)
+        self.follow = Follow(registry)
         self._threads = ThreadPoolExecutor(settings.slots, thread_name_prefix="slot")
         self._changed = threading.Condition()
         self._running: dict[str, tuple[str, str]] = {}  # run id -> (lease id, runtime)
@@ -207,11 +209,18 @@ class Execute:
             return self._refused(run_id, run, "the registry has lost the handler's code; register it again")
         point("run.before_start")
         job = self._job(run_id, run, blob, body)
+        followed = self.follow.begin(run_id, run.lease_id)
         try:
             with self._lent(run) as packages:
-                ended = runtime.run(dataclasses.replace(job, packages=packages), on_started=begun)
+                ended = runtime.run(
+                    dataclasses.replace(job, packages=packages),
+                    on_started=begun,
+                    on_output=followed.add,
+                )
         except RequirementsRefused as error:
             return self._refused(run_id, run, str(error))
+        finally:
+            self.follow.end(followed)
         point("run.after_end")
         metrics.run_seconds.labels(runtime=run.runtime).observe(max(ended.ended_at_ns - ended.started_at_ns, 0) / 1e9)
         kept, note = self._keeper.keep(run_id, ended.uploads, lambda put: self._until_done(run_id, run, put, KEEP_S))

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from executor.sandbox.mask import Mask
 from executor.sandbox.protocol import clean
+
+LONGEST = 1 << 16
+"""Bytes of a line that is passed on while its handler runs."""
 
 
 class Output:
@@ -35,6 +40,30 @@ class Output:
             return mask(_text(bytes(self._head) + tail)), False
         note = f"\n... {dropped} bytes left out ...\n"
         return mask.head(_text(bytes(self._head))) + note + mask.tail(_text(tail)), True
+
+
+class Lines:
+    """Passes on what is printed while it is printed: whole lines, the key masked, as text() of all of it will have them."""
+
+    def __init__(self, mask: Mask, tell: Callable[[str], bool]) -> None:
+        """tell: takes lines with their ends, a carriage return being one; says whether it wants more."""
+        self._mask = mask
+        self._tell = tell
+        self._rest = bytearray()
+        self._wanted = True
+
+    def add(self, data: bytes) -> None:
+        """Takes what was read. After a line of more than LONGEST nothing more is passed on."""
+        if not self._wanted:
+            return
+        self._rest += data
+        end = max(self._rest.rfind(b"\n"), self._rest.rfind(b"\r")) + 1
+        if end:
+            self._wanted = self._tell(self._mask(_text(bytes(self._rest[:end]))))
+            del self._rest[:end]
+        if len(self._rest) > LONGEST or not self._wanted:
+            self._wanted = False
+            self._rest.clear()
 
 
 def _text(data: bytes) -> str:

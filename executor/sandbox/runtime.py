@@ -184,14 +184,21 @@ class SandboxedRuntime:
             raise SandboxUnavailable(zygote.base, str(error), plan.KERNEL) from error
         return child.off
 
-    def run(self, job: Job, *, on_started: Callable[[], None] | None = None) -> Ended:
+    def run(
+        self,
+        job: Job,
+        *,
+        on_started: Callable[[], None] | None = None,
+        on_output: Callable[[str], bool] | None = None,
+    ) -> Ended:
         """Runs a job in a child of its own; blocks until all its processes are dead. Many threads may call it at once.
 
-        on_started: called just before the handler's first line. Raises BtrdbAway, and SandboxLost when it was killed by kill()
+        on_started: called just before the handler's first line. on_output: called with whole lines as they are printed, the key
+        masked; says whether it wants more. Neither may block. Raises BtrdbAway, and SandboxLost when it was killed by kill()
         or lost with its zygote; both mean that the run is to be handed back.
         """
         child = self._pool.take(job.limits.scratch_bytes, job.packages)
-        supervision = Supervision(child, job, self._access)
+        supervision = Supervision(child, job, self._access, on_output)
         try:
             with self._lock:
                 self._running[job.run_id] = supervision

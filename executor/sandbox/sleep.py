@@ -42,10 +42,16 @@ class SleepingRuntime:
         """Private memory of the zygote, in bytes; 0 while there is none."""
         return self._runtime.zygote_bytes()
 
-    def run(self, job: Job, *, on_started: Callable[[], None] | None = None) -> Ended:
+    def run(
+        self,
+        job: Job,
+        *,
+        on_started: Callable[[], None] | None = None,
+        on_output: Callable[[str], bool] | None = None,
+    ) -> Ended:
         """As SandboxedRuntime.run; blocks for seconds longer when it has to be started. Raises the same."""
         with self._awake() as runtime:
-            return runtime.run(job, on_started=on_started)
+            return runtime.run(job, on_started=on_started, on_output=on_output)
 
     def kill(self, run_id: str, why: str) -> None:
         """As SandboxedRuntime.kill, also for a run that waits for the start."""

@@ -15,7 +15,8 @@ from typing import Any
 from executor.sandbox import protocol, rlimits
 from executor.sandbox.environment import job_environment
 from executor.sandbox.job import Access, Job, SandboxLost
-from executor.sandbox.output import Output
+from executor.sandbox.mask import mask_of
+from executor.sandbox.output import Lines, Output
 from executor.sandbox.zygote import Child, Death
 from schemas.records import Outcome
 
@@ -49,11 +50,13 @@ class Observed:
 class Supervision:
     """One run of one child. watch() blocks until it is dead; doom() from any thread ends it early."""
 
-    def __init__(self, child: Child, job: Job, access: Access) -> None:
+    def __init__(self, child: Child, job: Job, access: Access, on_output: Callable[[str], bool] | None = None) -> None:
+        """on_output: see SandboxedRuntime.run()."""
         self.child = child
         self.job = job
         self.seen = Observed()
         self.output = Output(job.limits.output_bytes)
+        self._lines = Lines(mask_of(job.api_key), on_output) if on_output is not None else None
         self._doom: str | None = None
         self._lock = threading.Lock()
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
@@ -143,6 +146,8 @@ class Supervision:
         data = os.read(self.child.output, 1 << 20)
         if data:
             self.output.add(data)
+            if self._lines is not None:
+                self._lines.add(data)
         elif self._reading_output:
             # closed by the handler: what is left to wait for comes by the channel
             self._poll.modify(self.child.output, 0)

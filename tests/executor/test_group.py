@@ -28,8 +28,8 @@ from stream.kafka import KafkaBroker
 from stream.kafka_member import KafkaMember
 from stream.settings import StreamSettings
 from telemetry.health import Health
+from tests.executor.conftest import until
 from tests.executor.sandbox.conftest import pickled
-from tests.executor.test_execute import until
 from tests.registry_server import HOOK, TOKEN, Running, running
 
 RUNTIME = "py3.11"
