@@ -30,6 +30,7 @@ from ctingress.write import NotWritten
 from schemas.errors import InvalidMessage, TryLater
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
+from telemetry import traces
 from telemetry.settings import from_environment
 
 NS = 1_000_000_000
@@ -43,6 +44,7 @@ def main() -> int:
         return serve.main()
     arguments = _arguments()
     _quiet()
+    traces.setup("ctingress")
     settings, stream_settings = from_environment(IngressSettings), from_environment(StreamSettings)
     key = settings.btrdb_api_key.get_secret_value() if settings.btrdb_api_key else None
     try:
@@ -84,6 +86,7 @@ def main() -> int:
         return _say(f"the data is in BTrDB, but Kafka did not take the event: {error}. Ingest the archive again")
     finally:
         broker.close()
+        traces.close()
     read = sum(isinstance(data_set, Described) for data_set in ingested.data_sets)
     print(
         f"\n{read} of {len(ingested.data_sets)} data sets ingested; event published with RequestID {ingested.request_id}"

@@ -9,6 +9,7 @@ from ctingress.describe import HOOK
 from schemas.encoding import cloud_event_headers, encode
 from schemas.errors import InvalidMessage
 from stream.broker import Producer
+from telemetry import traces
 
 SOURCE = "/ctingress"
 _MARGIN = 4096
@@ -24,9 +25,13 @@ def check_size(event: Mapping[str, Any], largest: int) -> None:
         )
 
 
-def announce(producer: Producer, event: Mapping[str, Any], timeout_s: float) -> None:
-    """Sends the event and blocks until the broker has acknowledged it; raises TryLater when it does not within timeout_s."""
+def announce(producer: Producer, event: Mapping[str, Any], timeout_s: float, trace: str = "") -> None:
+    """Sends the event and blocks until the broker has acknowledged it; raises TryLater when it does not within timeout_s.
+
+    trace: the W3C traceparent that what follows from it belongs to, '' for none.
+    """
     request_id = str(event["RequestID"])
     headers = cloud_event_headers(HOOK, request_id, SOURCE, str(event["SubmittedAt"]))
+    headers += traces.as_header(trace)
     producer.send(HOOK, encode(HOOK, event), key=request_id.encode(), headers=headers)
     producer.flush(timeout_s)

@@ -19,6 +19,7 @@ from ctingress.refuse import BadRecording
 from ctingress.when import start_utc_ns
 from ctingress.write import write
 from stream.broker import Producer
+from telemetry import traces
 
 LAST_NS = (48 << 56) - 1
 """BTrDB's last instant."""
@@ -72,13 +73,14 @@ def ingest(
     submitted_at = options.submitted_at or rfc3339(time.time_ns())
     request_id = str(uuid.UUID(options.request_id)) if options.request_id else str(uuid.uuid4())
     name = options.file_name or path.name
-    with open_archive(path, limits) as archive:
-        planned = [_look(data_set, options) for data_set in archive.data_sets()]
-        about = event(planned, name, request_id, submitted_at, options.tags)
-        announce.check_size(about, largest_message)
-        done = _write_all(archive, planned, options, connection, progress)
-        about = event(done, name, request_id, submitted_at, options.tags)
-    announce.announce(producer, about, timeout_s)
+    with traces.span("ingest", kind="producer", request_id=request_id) as span:
+        with open_archive(path, limits) as archive:
+            planned = [_look(data_set, options) for data_set in archive.data_sets()]
+            about = event(planned, name, request_id, submitted_at, options.tags)
+            announce.check_size(about, largest_message)
+            done = _write_all(archive, planned, options, connection, progress)
+            about = event(done, name, request_id, submitted_at, options.tags)
+        announce.announce(producer, about, timeout_s, span.traceparent)
     return Ingested(request_id, tuple(done))
 
 

@@ -26,7 +26,7 @@ from schemas.errors import TryLater
 from stream import loop
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
-from telemetry import certificates, logs, metrics
+from telemetry import certificates, logs, metrics, traces
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
 
@@ -62,6 +62,7 @@ def main() -> int:
     settings, ingress = from_environment(ServeSettings), from_environment(IngressSettings)
     belt, keep_days = from_environment(StreamSettings), from_environment(KeepSettings).archives_days
     logs.setup("ctingress")
+    traces.setup("ctingress")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -106,6 +107,7 @@ def main() -> int:
     threads[-1].join(timeout=10)
     broker.close()
     ledger.close()
+    traces.close()
     if failures:
         log.error("a worker broke down", error=repr(failures[0]))
     return 1 if failures else 0

@@ -81,10 +81,12 @@ class Stack:
             for name in ("PATH", "HOME", "LANG", "TMPDIR", "EVENTPROC_LOG_LEVEL")
             if name in os.environ
         }
-        kafka_settings = {name: value for name, value in os.environ.items() if name.startswith("EVENTPROC_KAFKA_")}
+        passed_on = {
+            name: value for name, value in os.environ.items() if name.startswith(("EVENTPROC_KAFKA_", "OTEL_"))
+        }
         shared = {
             **known,
-            **kafka_settings,
+            **passed_on,
             "PYTHONUNBUFFERED": "1",
             "KAFKA_BOOTSTRAP_SERVERS": self.bootstrap,
             "EVENTPROC_KAFKA_REPLICATION": os.environ.get("EVENTPROC_KAFKA_REPLICATION", "1"),

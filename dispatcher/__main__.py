@@ -23,7 +23,7 @@ from schemas.topics import DAY_MS, DEAD_LETTERS, tasks_topic, topics
 from stream import loop
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
-from telemetry import logs
+from telemetry import logs, traces
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
 
@@ -33,6 +33,7 @@ def main() -> int:
     settings, sweeping = from_environment(DispatcherSettings), from_environment(SweeperSettings)
     keeping = from_environment(KeepSettings)
     logs.setup("dispatcher")
+    traces.setup("dispatcher")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -95,6 +96,7 @@ def main() -> int:
     threads[0].join(timeout=10)
     broker.close()
     ledger.close()
+    traces.close()
     if failures:
         structlog.get_logger().error("the sweeper broke down", error=repr(failures[0]))
     return 1 if failures else 0

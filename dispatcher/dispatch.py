@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import structlog
 
@@ -19,7 +20,7 @@ from schemas.events import Event, read_event
 from stream.broker import Producer
 from stream.letters import Rejected
 from stream.messages import Message
-from telemetry import metrics
+from telemetry import metrics, traces
 
 log = structlog.get_logger()
 
@@ -58,13 +59,21 @@ class Dispatch:
         began = time.monotonic()
         rejected: list[Rejected] = []
         events: list[tuple[Event, Message]] = []
+        spans: list[traces.Span] = []
         for message in batch:
             try:
-                events.append((self._read(message), message))
+                event = self._read(message)
             except InvalidMessage as error:
                 rejected.append(Rejected(message, error.reason))
+                continue
+            spans.append(traces.start(f"dispatch {event.hook}", event.trace, "consumer", request_id=event.request_id))
+            events.append((replace(event, trace=spans[-1].traceparent), message))
         if events:
-            rejected.extend(self._dispatch(events))
+            try:
+                rejected.extend(self._dispatch(events))
+            finally:
+                for span in spans:
+                    span.end()
             metrics.dispatch_seconds.observe(time.monotonic() - began)
         return rejected
 
@@ -89,21 +98,19 @@ class Dispatch:
             dispatches = [(event, self._matches(event)) for event, _ in events]
             recorded = record_events(session, dispatches, self._rules)
         invitations: list[Invitation] = []
-        traces: dict[str, bytes] = {}
+        traced: dict[str, str] = {}
         rejected = []
         for (event, message), record in zip(events, recorded, strict=True):
             if record.differs:
                 rejected.append(Rejected(message, _used_before(event, record.differs)))
                 continue
             invitations.extend(record.invitations)
-            trace = dict(message.headers).get("traceparent")
-            if trace is not None:
-                traces.update((invitation.run_id, trace) for invitation in record.invitations)
+            traced.update((invitation.run_id, event.trace) for invitation in record.invitations)
             self._tell(event, record.new, record.runs, len(record.invitations))
         self.settle()
         self._sent = [invitation.run_id for invitation in invitations]
         try:
-            invite(self._producer, invitations, traces)
+            invite(self._producer, invitations, traced)
         except TryLater:
             self.settle()
             raise
@@ -111,6 +118,7 @@ class Dispatch:
 
     def _read(self, message: Message) -> Event:
         event = read_event(message.topic, message.value, message.headers)
+        event = replace(event, trace=traces.of_headers(message.headers))
         size = len(event.body())
         if size > self._event_bytes:
             raise InvalidMessage(
@@ -137,6 +145,7 @@ class Dispatch:
             tags=event.tags[:LOGGED_TAGS],
             runs=runs,
             invited=invited,
+            **({"trace_id": event.trace[3:35]} if event.trace else {}),
         )
 
 

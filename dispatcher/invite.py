@@ -11,22 +11,21 @@ from schemas.encoding import AVRO_TYPE, encode
 from schemas.records import Task, to_plain
 from schemas.topics import tasks_topic
 from stream.broker import Producer
-from telemetry import metrics
+from telemetry import metrics, traces
 
 Headers = list[tuple[str, bytes]]
 
 
-def invite(producer: Producer, invitations: Sequence[Invitation], traces: Mapping[str, bytes]) -> None:
+def invite(producer: Producer, invitations: Sequence[Invitation], traced: Mapping[str, str]) -> None:
     """Hands one task per invitation to the producer; producer.flush() tells whether the broker has them.
 
-    traces: run id -> W3C traceparent, where the event carried one. Raises TryLater when the broker is away; saying it all again
+    traced: run id -> W3C traceparent, or ''. Raises TryLater when the broker is away; saying it all again
     is harmless, for a claim decides.
     """
     now_ns = time.time_ns()
     for invitation in invitations:
         value, key, headers = task_message(invitation, now_ns)
-        if invitation.run_id in traces:
-            headers.append(("traceparent", traces[invitation.run_id]))
+        headers.extend(traces.as_header(traced.get(invitation.run_id, "")))
         producer.send(tasks_topic(invitation.runtime), value, key=key, headers=headers)
     for runtime, count in Counter(invitation.runtime for invitation in invitations).items():
         metrics.tasks_total.labels(runtime=runtime).inc(count)

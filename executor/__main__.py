@@ -27,7 +27,7 @@ from schemas.topics import DEAD_LETTERS, RESULTS, tasks_topic
 from stream import loop
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
-from telemetry import logs, metrics
+from telemetry import logs, metrics, traces
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
 
@@ -42,6 +42,7 @@ def main() -> int:
         print(f"executor: {error}", file=sys.stderr)
         return 2
     logs.setup("executor")
+    traces.setup("executor")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -102,6 +103,7 @@ def main() -> int:
         runtime.close()
     registry.close()
     broker.close()
+    traces.close()
     if spool is not None:
         spool.close()
     return 0

@@ -34,7 +34,7 @@ from schemas.topics import RESULTS
 from stream.broker import Producer
 from stream.letters import Rejected
 from stream.messages import Message
-from telemetry import metrics
+from telemetry import metrics, traces
 from telemetry.logs import bound
 
 log = structlog.get_logger()
@@ -156,8 +156,15 @@ class Execute:
 
     def _slot(self, run_id: str, run: api.Run, body: bytes, in_hand: int) -> None:
         try:
-            with bound(run_id=run_id, handler=run.handler_name, request_id=run.request_id):
-                self._attempt(run_id, run, body, in_hand)
+            about = {"run_id": run_id, "handler": run.handler_name, "request_id": run.request_id}
+            with (
+                traces.span(
+                    "run", run.traceparent, "consumer", attempt=run.attempt, runtime=run.runtime, **about
+                ) as span,
+                bound(**about, **({"trace_id": span.trace_id} if span.trace_id else {})),
+            ):
+                run.traceparent = span.traceparent  # what comes of it belongs to it
+                self._attempt(run_id, run, body, in_hand, span)
         except LeaseGone as error:
             log.warning("given up: the lease is gone, the run is somebody else's now", run_id=run_id, reason=str(error))
         except BaseException as error:
@@ -172,21 +179,27 @@ class Execute:
                 self._begun.discard(run_id)
                 self._changed.notify_all()
 
-    def _attempt(self, run_id: str, run: api.Run, body: bytes, in_hand: int) -> None:
+    def _attempt(self, run_id: str, run: api.Run, body: bytes, in_hand: int, span: traces.Span) -> None:
         try:
             result = self._result(run_id, run, body, in_hand)
         except BtrdbAway as error:
+            span.fail(str(error))
             self._btrdb(False, str(error))
             self._hand_back(run_id, run, api.BTRDB_AWAY, str(error))
             return
         except IndexAway as error:
+            span.fail(str(error))
             self._hand_back(run_id, run, api.INDEX_AWAY, str(error))
             return
         except SandboxLost as error:
+            span.fail(str(error))
             stopping = self._stopping
             self._hand_back(run_id, run, api.SHUTTING_DOWN if stopping else api.SANDBOX_LOST, str(error))
             return
         metrics.runs_total.labels(runtime=run.runtime, outcome=result.outcome.value).inc()
+        span.note(outcome=result.outcome.value, cpu_s=result.cpu_s, peak_memory_bytes=result.peak_memory_bytes)
+        if result.outcome is not Outcome.SUCCEEDED:
+            span.fail(result.error.type if result.error else result.outcome.value)
         log.info("run ended", outcome=result.outcome.value, error=result.error and result.error.type)
         self._deliver(run_id, run, result)
 
@@ -222,6 +235,8 @@ class Execute:
         finally:
             self.follow.end(followed)
         point("run.after_end")
+        if ended.begun_after_s is not None:
+            traces.record("handler", run.traceparent, ended.started_at_ns, ended.ended_at_ns, run_id=run_id)
         metrics.run_seconds.labels(runtime=run.runtime).observe(max(ended.ended_at_ns - ended.started_at_ns, 0) / 1e9)
         kept, note = self._keeper.keep(run_id, ended.uploads, lambda put: self._until_done(run_id, run, put, KEEP_S))
         return _result_of(run_id, run.lease_id, self._settings.name, ended, kept, note)
@@ -255,6 +270,7 @@ class Execute:
             arguments=arguments,
             documented=documented_arguments(run.hook),
             api_key=run.api_key,
+            traceparent=run.traceparent,
             limits=limits,
             handler=run.handler_name,
             source=run.source or None,
@@ -275,6 +291,7 @@ class Execute:
         """The result into Kafka, then the report; for as long as the lease is ours."""
         value = encode("result", to_plain(result))
         headers = [("content-type", AVRO_TYPE), ("ce_type", b"eventproc.result"), ("ce_id", run_id.encode())]
+        headers += traces.as_header(run.traceparent)
 
         def produce() -> None:
             self._producer.send(RESULTS, value, key=run_id.encode(), headers=headers)

@@ -75,6 +75,7 @@ class ClaimedRun:
     wall_s: float = 0.0
     memory_bytes: int = 0
     requirements: tuple[str, ...] = ()
+    traceparent: str = ""
 
     @property
     def event_key(self) -> str:
@@ -338,6 +339,7 @@ def _claimed(session: Session, row: RunRow, lease_id: str) -> ClaimedRun:
         attempt=row.claims,
         queued_at_ms=row.queued_at_ms,
         requirements=tuple(json.loads(version.requirements)),
+        traceparent=row.traceparent,
         wall_s=version.timeout_s,
         memory_bytes=version.memory_bytes,
     )

@@ -158,4 +158,5 @@ def run_row(event: Event, match: Match, now: int, replay_id: str = "", replay_of
         "not_before_ms": now,
         "replay_id": replay_id,
         "replay_of": replay_of,
+        "traceparent": event.trace,
     }

@@ -34,10 +34,11 @@ class Closed:
     request_id: str = ""
 
 
-def close(session: Session, result: Result, mail: MailRules = DEFAULT) -> Closed:
+def close(session: Session, result: Result, mail: MailRules = DEFAULT, trace: str = "") -> Closed:
     """Closes the run with the result and puts its email into the outbox, if the result's lease is the present one.
 
-    A result that comes twice, or of a lease that was lost, changes nothing and sends nothing.
+    A result that comes twice, or of a lease that was lost, changes nothing and sends nothing. trace: the run's own traceparent, under
+    which its email goes out; '' leaves what the run was made under.
     """
     query = select(RunRow).where(RunRow.id == result.run_id)
     if is_postgresql(session):
@@ -73,6 +74,7 @@ def close(session: Session, result: Result, mail: MailRules = DEFAULT) -> Closed
         return Closed(
             True, f"attempt {row.claims} {result.outcome.value}; it is tried again", None, name, row.request_id
         )
+    row.traceparent = trace or row.traceparent
     key_refused = note_refused(session, row, result, now)
     close_run(session, row, result.outcome, now, mail, error, key_refused)
     return Closed(True, "", result.outcome, name, row.request_id)

@@ -56,6 +56,7 @@ class RunView:
     event_tags: tuple[str, ...]
     source: str
     first_line: int
+    traceparent: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class RunLine:
     subject: str
     ended_at_ms: int
     error: str
+    traceparent: str = ""
 
 
 def lines(session: Session, run_ids: Sequence[str]) -> list[RunLine]:
@@ -76,7 +78,7 @@ def lines(session: Session, run_ids: Sequence[str]) -> list[RunLine]:
     query = (
         select(
             RunRow.id, RunRow.handler_id, HandlerRow.name, RunRow.state, EventRow.subject, RunRow.ended_at_ms,
-            RunRow.error_type, RunRow.error_message,
+            RunRow.error_type, RunRow.error_message, RunRow.traceparent,
         )
         .join(HandlerRow, HandlerRow.id == RunRow.handler_id)
         .join(EventRow, (EventRow.hook == RunRow.hook) & (EventRow.request_id == RunRow.request_id))
@@ -84,9 +86,9 @@ def lines(session: Session, run_ids: Sequence[str]) -> list[RunLine]:
         .order_by(HandlerRow.name, RunRow.handler_id, RunRow.ended_at_ms, RunRow.id)
     )  # fmt: skip
     found = []
-    for run_id, handler_id, name, state, subject, ended_at_ms, kind, message in session.execute(query):
+    for run_id, handler_id, name, state, subject, ended_at_ms, kind, message, trace in session.execute(query):
         error = one_line(kind, message)
-        found.append(RunLine(run_id, handler_id, name, Outcome(state), subject, ended_at_ms or 0, error))
+        found.append(RunLine(run_id, handler_id, name, Outcome(state), subject, ended_at_ms or 0, error, trace))
     return found
 
 
@@ -172,4 +174,5 @@ def _view(
         tuple(json.loads(event.tags)),
         source,
         line,
+        run.traceparent,
     )

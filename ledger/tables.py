@@ -217,6 +217,7 @@ class RunRow(Table):
     texts_removed_at_ms: Mapped[int | None] = mapped_column(
         BigInteger
     )  # text, log, message and traceback, for their age
+    traceparent: Mapped[str] = mapped_column(String(55), default="", server_default="")  # W3C; where its email belongs
     mail_removed: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
 
 

@@ -17,7 +17,7 @@ from schemas.topics import DEAD_LETTERS, RESULTS, topics
 from stream import loop
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
-from telemetry import logs
+from telemetry import logs, traces
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
 
@@ -26,6 +26,7 @@ def main() -> int:
     """Closes runs in this thread, sends emails in a second one; until SIGTERM or SIGINT. 1 when the sender broke down."""
     settings, belt = from_environment(NotifierSettings), from_environment(StreamSettings)
     logs.setup("notifier")
+    traces.setup("notifier")
     if not settings.mail_domains:
         structlog.get_logger().warning("EVENTPROC_MAIL_DOMAINS is empty: no email will be sent; '*' allows all domains")
     stop = threading.Event()
@@ -76,6 +77,7 @@ def main() -> int:
     consumer.close()
     broker.close()
     ledger.close()
+    traces.close()
     return 1 if broken else 0
 
 

@@ -13,7 +13,7 @@ from schemas.errors import InvalidMessage
 from schemas.records import Result, result_from
 from stream.letters import Rejected
 from stream.messages import Message
-from telemetry import metrics
+from telemetry import metrics, traces
 from telemetry.logs import bound
 
 log = structlog.get_logger()
@@ -33,18 +33,18 @@ class Close:
 
         A result that is not of its run's present lease, or whose run has ended, changes nothing; so may a batch come again.
         """
-        readable: list[Result] = []
+        readable: list[tuple[Result, str]] = []
         rejected: list[Rejected] = []
         for message in batch:
             try:
-                readable.append(read_result(message))
+                readable.append((read_result(message), traces.of_headers(message.headers)))
             except InvalidMessage as error:
                 rejected.append(Rejected(message, error.reason))
-        readable.sort(key=lambda result: result.run_id)  # rows are locked in one order everywhere, against deadlocks
+        readable.sort(key=lambda one: one[0].run_id)  # rows are locked in one order everywhere, against deadlocks
         if readable:
             with metrics.ledger_seconds.labels(operation="close").time(), self._ledger.write() as session:
-                answers = [results.close(session, result, self._mail) for result in readable]
-            for result, answer in zip(readable, answers, strict=True):
+                answers = [results.close(session, result, self._mail, trace) for result, trace in readable]
+            for (result, _), answer in zip(readable, answers, strict=True):
                 metrics.results_total.labels(outcome="closed" if answer.counted else "stale").inc()
                 with bound(run_id=result.run_id, handler=answer.handler_name, request_id=answer.request_id):
                     if answer.counted:

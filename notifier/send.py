@@ -20,13 +20,14 @@ from notifier.settings import NotifierSettings
 from objectstore import ObjectStore
 from schemas.addresses import allowed, check_address
 from schemas.errors import TryLater
-from telemetry import metrics
+from telemetry import metrics, traces
 from telemetry.health import Health
 from telemetry.logs import bound
 
 log = structlog.get_logger()
 
 T = TypeVar("T")
+MOST_LINKS = 100
 MEASURE_S = 15.0  # counting the outbox reads its whole index: not at every turn
 
 
@@ -124,8 +125,16 @@ class Sender:
         self._health.ready("smtp", True)
 
     def _send_one(self, conversation: Conversation, mail: Mail, began: float) -> None:
+        parents = [run.traceparent for run in mail.runs or mail.lines]
+        of_one = parents[0] if mail.runs else ""
+        links = () if of_one else parents[:MOST_LINKS]
+        with traces.span("email", of_one, "client", links=links, kind_of_email=mail.kind, tries=mail.tries) as span:
+            self._deliver(conversation, mail, began, span)
+
+    def _deliver(self, conversation: Conversation, mail: Mail, began: float, span: traces.Span) -> None:
         refusal = self._refusal(mail)
         if refusal:
+            span.fail(refusal)
             self._give_up(mail, refusal, began)
             return
         try:
@@ -133,8 +142,10 @@ class Sender:
             with metrics.email_seconds.time():
                 conversation.deliver(mail.recipient, message.as_bytes())
         except (Refused, CannotRender) as error:
+            span.fail(str(error))
             self._give_up(mail, str(error), began)
         except NotNow as error:
+            span.fail(str(error))
             self._postpone(mail, str(error), began)
         else:
             self._noted(lambda session: outbox.sent(session, mail), began)

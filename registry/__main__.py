@@ -15,7 +15,7 @@ from registry.serve import serve
 from registry.settings import RegistrySettings
 from schemas.errors import TryLater
 from stream.loop import until_ready
-from telemetry import logs
+from telemetry import logs, traces
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
 
@@ -24,6 +24,7 @@ def main() -> int:
     """Runs until SIGTERM or SIGINT; calls under way get a grace."""
     settings = from_environment(RegistrySettings)
     logs.setup("registry")
+    traces.setup("registry")
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
@@ -47,6 +48,7 @@ def main() -> int:
             break
     servers.stop(settings.grace_s)
     ledger.close()
+    traces.close()
     return 0
 
 

@@ -32,7 +32,7 @@ from registry.checks import Checks, Told
 from registry.refuse import Refusal, answered
 from schemas.generated import executorapi_pb2 as api
 from schemas.generated.executorapi_pb2_grpc import ExecutorServiceServicer
-from telemetry import metrics
+from telemetry import metrics, traces
 from telemetry.bounded import owner_label
 
 log = structlog.get_logger()
@@ -90,6 +90,9 @@ class Executors(ExecutorServiceServicer):
         for run in runs:
             wait_s = max(now - run.queued_at_ms, 0) / 1000
             metrics.queue_wait_seconds.labels(owner=owner_label(run.owner)).observe(wait_s)
+            if run.traceparent:
+                began, until = run.queued_at_ms * 1_000_000, now * 1_000_000
+                traces.record("wait", run.traceparent, began, until, run_id=run.run_id, attempt=run.attempt)
         answered = dict(answers)
         return api.ClaimResponse(
             answers=[_answer(run_id, answered.get(run_id, NO_ROOM), keys) for run_id in request.run_ids],
@@ -198,6 +201,6 @@ def _answer(run_id: str, answer: Answer, keys: dict[str, str]) -> api.Answer:
         handler_name=answer.handler_name, handler_id=answer.handler_id, handler_version=answer.handler_version,
         owner=answer.owner, api_key=keys[answer.owner], blob_digest=answer.blob_digest, source=answer.source,
         first_line=answer.first_line, file_name=answer.file_name, attempt=answer.attempt, wall_s=answer.wall_s,
-        memory_bytes=answer.memory_bytes, runtime=answer.runtime, requirements=answer.requirements,
+        memory_bytes=answer.memory_bytes, runtime=answer.runtime, requirements=answer.requirements, traceparent=answer.traceparent,
     )  # fmt: skip
     return api.Answer(run_id=run_id, run=run)

@@ -26,6 +26,7 @@ class Event:
 
     hook: its name; request_id: canonical text of the UUID that, with the hook, identifies it; tags: sorted, each once;
     subject: the archive's name, for people; submitted_at: RFC 3339, digits as sent; arguments: all fields, by name, as JSON has them.
+    trace: the W3C traceparent under which it is dispatched, '' for none.
     """
 
     hook: str
@@ -34,6 +35,7 @@ class Event:
     subject: str
     submitted_at: str
     arguments: Mapping[str, Any]
+    trace: str = ""
 
     def body(self) -> bytes:
         """The arguments as JSON in UTF-8: the form in which the ledger keeps them and a sandbox gets them."""

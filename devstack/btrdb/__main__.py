@@ -8,6 +8,7 @@ import threading
 from pathlib import Path
 
 from devstack.btrdb.serve import Settings, serve
+from telemetry import traces
 
 
 def _settings() -> Settings:
@@ -27,10 +28,12 @@ def main() -> None:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
+    traces.setup("btrdb")
     server = serve(_settings())
     print(f"BTrDB development server at {server.address}:{server.port}", flush=True)
     stop.wait()
     server.stop()
+    traces.close()
 
 
 if __name__ == "__main__":

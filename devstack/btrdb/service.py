@@ -6,6 +6,7 @@ import contextlib
 import functools
 import uuid
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import grpc
@@ -18,12 +19,19 @@ from devstack.btrdb.points import Points, WindowStats, snap
 from devstack.btrdb.refusals import Refusal
 from devstack.btrdb.store import Store, check_range
 from devstack.keys import Holder, KeyFile
+from telemetry import traces
 
 MAJOR, MINOR = 5, 34
 BUILD = "5.34.0-development-server"
 _POINTS_A_MESSAGE = 5_000
 _ROWS_A_MESSAGE = 50_000
 _NAMES_A_MESSAGE = 1_000
+
+
+def _traced(method: Callable[..., Any], context: grpc.ServicerContext) -> AbstractContextManager[Any]:
+    """A span for a call that came with a trace, where spans are sent (telemetry/traces.py)."""
+    parent = str(dict(context.invocation_metadata()).get(traces.TRACEPARENT, ""))
+    return traces.span(f"btrdb {method.__name__}", parent, "server") if parent else contextlib.nullcontext()
 
 
 def _answered(response: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -34,7 +42,8 @@ def _answered(response: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
         def answer(self: Btrdb, request: Any, context: grpc.ServicerContext) -> Any:
             holder = self.admit(request, context)
             try:
-                return method(self, request, holder)
+                with _traced(method, context):
+                    return method(self, request, holder)
             except Refusal as refusal:
                 return response(stat=_status(refusal))
 
@@ -51,7 +60,8 @@ def _streamed(response: Any) -> Callable[[Callable[..., Any]], Callable[..., Any
         def answer(self: Btrdb, request: Any, context: grpc.ServicerContext) -> Iterator[Any]:
             holder = self.admit(request, context)
             try:
-                yield from method(self, request, holder)
+                with _traced(method, context):
+                    yield from method(self, request, holder)
             except Refusal as refusal:
                 yield response(stat=_status(refusal))
 

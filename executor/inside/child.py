@@ -164,7 +164,7 @@ def _answer(
         frames.send_packed(channel, LOADING)
         return install.install(channel, job["install"], job["text_limit"])
     try:
-        database = None if job["only_load"] else ahead.connect(job["api_key"])
+        database = None if job["only_load"] else ahead.connect(job["api_key"], job["traceparent"])
     except connect.Away as error:
         return {"kind": "away", "why": str(error)}
     except connect.KeyRefused as error:

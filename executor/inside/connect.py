@@ -27,6 +27,7 @@ class Ahead(object):
     def __init__(self, endpoint: Optional[str]) -> None:
         self._endpoint = endpoint
         self._key = ""
+        self._traceparent = ""
         self._asked = False
         self._connection: Any = None
 
@@ -39,8 +40,12 @@ class Ahead(object):
         except Exception:  # noqa: BLE001 - whatever it is, the run will meet it and say so
             self._connection = None
 
-    def connect(self, key: str) -> Any:
-        """A connected btrdb.BTrDB; None without an endpoint. Raises Away, KeyRefused."""
+    def connect(self, key: str, traceparent: str) -> Any:
+        """A connected btrdb.BTrDB; None without an endpoint. Raises Away, KeyRefused.
+
+        traceparent: W3C trace context that goes with every call over the channel that was opened ahead; '' for none.
+        """
+        self._traceparent = traceparent
         if self._endpoint is None:
             return None
         if self._connection is not None:
@@ -83,7 +88,8 @@ class Ahead(object):
         return credentials
 
     def _tell_key(self, context: Any, callback: Any) -> None:
-        callback((("authorization", "Bearer " + self._key),), None)
+        told = (("authorization", "Bearer " + self._key),)
+        callback(told + ((("traceparent", self._traceparent),) if self._traceparent else ()), None)
 
     def _connect_on_open_channel(self, endpoint: str, key: str) -> Any:
         module = importlib.import_module("btrdb")

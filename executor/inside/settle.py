@@ -33,7 +33,7 @@ def _rehearse() -> None:
     for _ in range(12):  # the interpreter adapts code to its types after a few calls
         handler = call.load(dill.dumps(_sample, recurse=True))
         trace.show_source(handler, None, 0)
-        given = {"DataSets": [], "name": "", "btrdb": connect.Ahead(None).connect("")}
+        given = {"DataSets": [], "name": "", "btrdb": connect.Ahead(None).connect("", "")}
         call.text_of(handler(**call.arguments(handler, given, list(given))), 100)
 
 

@@ -53,6 +53,7 @@ class Job:
     on top); others only when its signature names them. source, first_line: the handler's own, for tracebacks, where known.
     only_load: the handler is loaded and its signature checked, but it is not called and BTrDB is not asked; the text names what
     its code imports and the runtime lacks, comma-separated.
+    traceparent: goes with each of its calls to BTrDB, so that the server's part is seen in the run's trace; '' for none.
     packages: the folder of Access.packages whose requirements the handler sees, '' for none. install: no handler at all, but pip.
     """
 
@@ -66,6 +67,7 @@ class Job:
     source: str | None = field(default=None, repr=False)
     first_line: int = 0
     only_load: bool = False
+    traceparent: str = ""
     packages: str = ""
     install: Install | None = field(default=None, repr=False)
 

@@ -272,6 +272,7 @@ def _hand_over(job: Job, access: Access, child: Child) -> bytes:
         "documented": list(job.documented),
         "environment": dict(job_environment(access, job.api_key, child.scratch_path, child.ca_bundle)),
         "api_key": job.api_key,
+        "traceparent": job.traceparent,
         "rlimits": dict(rlimits.of_run(limits, counted_alone=not child.kept)),
         "wall_s": limits.wall_s,
         "warning_s": min(limits.warning_s, limits.wall_s / 2),

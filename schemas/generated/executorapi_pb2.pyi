@@ -223,6 +223,7 @@ class Run(_message.Message):
     RUNTIME_FIELD_NUMBER: _builtins.int
     FILE_NAME_FIELD_NUMBER: _builtins.int
     REQUIREMENTS_FIELD_NUMBER: _builtins.int
+    TRACEPARENT_FIELD_NUMBER: _builtins.int
     lease_id: _builtins.str
     """32 hex digits"""
     event_key: _builtins.str
@@ -245,6 +246,8 @@ class Run(_message.Message):
     """0: the executor's default"""
     runtime: _builtins.str
     file_name: _builtins.str
+    traceparent: _builtins.str
+    """W3C trace context that the run belongs to; empty: none"""
     @_builtins.property
     def requirements(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """what the handler needs beyond its runtime, sorted"""
@@ -270,10 +273,11 @@ class Run(_message.Message):
         runtime: _builtins.str = ...,
         file_name: _builtins.str = ...,
         requirements: _abc.Iterable[_builtins.str] | None = ...,
+        traceparent: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "attempt", b"attempt", "blob_digest", b"blob_digest", "event_key", b"event_key", "file_name", b"file_name", "first_line", b"first_line", "handler_id", b"handler_id", "handler_name", b"handler_name", "handler_version", b"handler_version", "hook", b"hook", "lease_id", b"lease_id", "memory_bytes", b"memory_bytes", "owner", b"owner", "request_id", b"request_id", "requirements", b"requirements", "runtime", b"runtime", "source", b"source", "wall_s", b"wall_s"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_key", b"api_key", "attempt", b"attempt", "blob_digest", b"blob_digest", "event_key", b"event_key", "file_name", b"file_name", "first_line", b"first_line", "handler_id", b"handler_id", "handler_name", b"handler_name", "handler_version", b"handler_version", "hook", b"hook", "lease_id", b"lease_id", "memory_bytes", b"memory_bytes", "owner", b"owner", "request_id", b"request_id", "requirements", b"requirements", "runtime", b"runtime", "source", b"source", "traceparent", b"traceparent", "wall_s", b"wall_s"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

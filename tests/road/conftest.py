@@ -26,6 +26,8 @@ from schemas.encoding import cloud_event_headers, encode
 from schemas.records import Outcome
 from stream.connect import open_broker
 from stream.settings import StreamSettings
+from telemetry.traces import as_header
+from tests.telemetry.otlp import Collector, collector
 
 HOOK = "ctingress.on_complete"
 PATIENCE_S = 120.0
@@ -46,8 +48,10 @@ def _wait_for(look: Callable[[], T | None], what: str, patience_s: float = PATIE
 class Road:
     """A running stack, as a user, a producer and an operator would use it."""
 
-    def __init__(self, stack: Stack) -> None:
+    def __init__(self, stack: Stack, collector: Collector) -> None:
+        """collector: where the stack's traces go."""
         self.stack = stack
+        self.collector = collector
         self.ledger = Ledger.open(stack.layout.ledger_url)
         self.broker = open_broker(StreamSettings())
         self.producer = self.broker.producer()
@@ -65,7 +69,7 @@ class Road:
     def handlers(self) -> list[Any]:
         return list_handlers(self.connection())
 
-    def publish(self, tags: Sequence[str], *, as_json: bool = False, **changed: Any) -> str:
+    def publish(self, tags: Sequence[str], *, as_json: bool = False, traceparent: str = "", **changed: Any) -> str:
         request_id = str(uuid.uuid4())
         now = datetime.datetime.now(datetime.UTC).isoformat().replace("+00:00", "Z")
         event = {
@@ -79,7 +83,7 @@ class Road:
         if as_json:
             self.producer.send(HOOK, json.dumps(event).encode(), key=request_id.encode())
         else:
-            headers = cloud_event_headers(HOOK, request_id, "/tests", now)
+            headers = cloud_event_headers(HOOK, request_id, "/tests", now) + as_header(traceparent)
             self.producer.send(
                 HOOK, encode(HOOK, {"Recordings": [], **event}), key=request_id.encode(), headers=headers
             )
@@ -128,11 +132,18 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
     folder: Path = tmp_path_factory.mktemp("stack")
     stack = Stack(folder)
     before = dict(os.environ)
-    try:
-        stack.start(lambda text: None)
-        os.environ.update(stack.layout.notebook_env(stack.bootstrap))
-        yield Road(stack)
-    finally:
-        stack.stop()
-        os.environ.clear()
-        os.environ.update(before)
+    with collector() as made:
+        traced = {
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": made.endpoint,
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+        }
+        try:
+            os.environ.update(traced)
+            stack.start(lambda text: None)
+            os.environ.update(stack.layout.notebook_env(stack.bootstrap))
+            yield Road(stack, made)
+        finally:
+            stack.stop()
+            os.environ.clear()
+            os.environ.update(before)
