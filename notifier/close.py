@@ -29,8 +29,9 @@ class Close:
         self._closed = closed
 
     def handle(self, batch: Sequence[Message]) -> Sequence[Rejected]:
-        """Closes the runs that the results tell of; returns those that cannot be read. Raises TryLater when the ledger is away.
+        """Closes the runs that the results tell of, or queues them for another attempt; returns those that cannot be read.
 
+        Raises TryLater when the ledger is away.
         A result that is not of its run's present lease, or whose run has ended, changes nothing; so may a batch come again.
         """
         readable: list[tuple[Result, str]] = []
@@ -45,11 +46,12 @@ class Close:
             with metrics.ledger_seconds.labels(operation="close").time(), self._ledger.write() as session:
                 answers = [results.close(session, result, self._mail, trace) for result, trace in readable]
             for (result, _), answer in zip(readable, answers, strict=True):
-                metrics.results_total.labels(outcome="closed" if answer.counted else "stale").inc()
+                what = ("closed" if answer.state else "retried") if answer.counted else "stale"
+                metrics.results_total.labels(outcome=what).inc()
                 with bound(run_id=result.run_id, handler=answer.handler_name, request_id=answer.request_id):
                     if answer.counted:
                         log.info(
-                            "closed" if answer.state else "to be retried",
+                            "closed" if answer.state else "failed, to be tried again",
                             outcome=result.outcome.value,
                             executor=result.executor,
                         )

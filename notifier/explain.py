@@ -59,7 +59,10 @@ class DataSet:
 
 @dataclass(frozen=True)
 class Explained:
-    """What an email says of one run. Texts are clean of control signs; those that may be absent are '' then."""
+    """What an email says of one run. Texts are clean of control signs; those that may be absent are '' then.
+
+    attempts: one line each, the last MOST_ATTEMPTS; empty when the first was the only one.
+    """
 
     run_id: str
     handler: str
@@ -78,6 +81,7 @@ class Explained:
     more_read: int
     more_unread: int
     notes: tuple[str, ...]
+    attempts: tuple[str, ...]
     facts: tuple[tuple[str, str], ...]
     files: tuple[File, ...]
     next_step: str
@@ -111,6 +115,7 @@ def explain(run: RunView, files: Files = NO_FILES) -> Explained:
         more_read=max(len(read) - MOST_DATA_SETS, 0),
         more_unread=max(len(unread) - MOST_DATA_SETS, 0),
         notes=(*_starts(run), *_cautions(event)),
+        attempts=_attempts(run),
         facts=_facts(run),
         files=tuple(dataclasses.replace(file, name=_line(file.name)) for file in files.of(run.run_id, run.uploads)),
         next_step=NEXT[outcome].format(id=run.handler_id),
@@ -183,14 +188,17 @@ def _starts(run: RunView) -> list[str]:
     return [f"This run was started {times}, so what the handler does may have been done more than once."]
 
 
-def _attempts(run: RunView) -> str:
+def _attempts(run: RunView) -> tuple[str, ...]:
     if len(run.attempts) < 2:
-        return ""
+        return ()
     told = [
-        f"{number}. {attempt.executor[:100] or 'unknown'}: {attempt.reason[:200] or 'not ended'}"
+        _line(
+            f"{number}. {moment(attempt.claimed_at_ms * 10**6, 0).replace('. ', ' ')}, {attempt.executor[:100] or 'unknown'}: "
+            f"{attempt.reason[:200] or 'not ended'}"
+        )
         for number, attempt in enumerate(run.attempts, 1)
     ]
-    return "; ".join(["..."] * (len(told) > MOST_ATTEMPTS) + told[-MOST_ATTEMPTS:])
+    return (*(["..."] if len(told) > MOST_ATTEMPTS else []), *told[-MOST_ATTEMPTS:])
 
 
 def _facts(run: RunView) -> tuple[tuple[str, str], ...]:
@@ -200,7 +208,7 @@ def _facts(run: RunView) -> tuple[tuple[str, str], ...]:
             "Handler",
             f"{run.handler_name} (id {run.handler_id}, version {run.handler_version}), registered by {run.owner}",
         ),
-        ("Archive", _line(run.event_subject)),
+        ("Archive", run.event_subject),
         (
             "Started",
             moment(run.started_at_ns, 3) + (f", {duration(waited)} after it was queued" if waited > 0 else "")
@@ -210,12 +218,11 @@ def _facts(run: RunView) -> tuple[tuple[str, str], ...]:
         ("Ended", moment(run.ended_at_ns, 3) if run.ended_at_ns else ""),
         ("Used", _used(run)),
         ("Where", ", ".join(filter(None, [run.attempts[-1].executor if run.attempts else "", run.runtime]))),
-        ("Attempts", _attempts(run)),
         ("Hook", run.hook),
         ("Request", run.request_id),
         ("Run", run.run_id),
     ]
-    return tuple((label, _line(value, MOST_NAME + 350 * MOST_ATTEMPTS)) for label, value in facts if value)
+    return tuple((label, _line(value)) for label, value in facts if value)
 
 
 def _used(run: RunView) -> str:
@@ -291,9 +298,9 @@ def _names(names: Sequence[str]) -> str:
     return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
-def _line(value: object, most: int = MOST_NAME) -> str:
-    line = " ".join(clean(str(value)[: 10 * most]).split())
-    return line if len(line) <= most else f"{line[: most - 20]}...{line[-17:]}"
+def _line(value: object) -> str:
+    line = " ".join(clean(str(value)[: 10 * MOST_NAME]).split())
+    return line if len(line) <= MOST_NAME else f"{line[: MOST_NAME - 20]}...{line[-17:]}"
 
 
 def _shortened(text: str, most: int) -> str:

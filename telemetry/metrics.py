@@ -72,7 +72,7 @@ run_seconds = Histogram("eventproc_run_seconds", "How long handlers ran", ["runt
 
 # notifier
 results_total = Counter(
-    "eventproc_results_total", "Results taken: closed, or stale (not of the present lease)", ["outcome"]
+    "eventproc_results_total", "Results taken: closed, retried, or stale (not of the present lease)", ["outcome"]
 )
 emails_total = Counter("eventproc_emails_total", "Attempts to send an email: sent, postponed, given_up", ["outcome"])
 emails_pending = Gauge("eventproc_emails_pending", "Emails in the outbox that are neither sent nor given up")

@@ -18,15 +18,17 @@ from sqlalchemy import text
 from ledger import Ledger
 from ledger.claims import Claimant, ClaimedRun, claim
 from ledger.events import Match, record_events
-from ledger.handlers import NewHandler, register
+from ledger.handlers import NewHandler, Options, register
 from ledger.outbox import Mail
 from ledger.rules import Rules
 from ledger.runs import AttemptView, RunView
+from ledger.tables import CredentialRow
 from notifier.settings import NotifierSettings
 from schemas.events import event_from
 from schemas.records import Outcome, Result, RunError
 
 START_NS = 1591844350000000000
+PLAIN = Options()
 
 EVENT: dict[str, Any] = {
     "DataSets": [
@@ -185,6 +187,7 @@ class Book:
         name: str = "fault_report",
         success: str = "alice@example.com",
         failure: str = "bob@example.com",
+        options: Options = PLAIN,
         **event_fields: Any,
     ) -> Result:
         """Registers a handler, dispatches an event to it and claims the run; returns how it ended well, as the executor says it."""
@@ -204,16 +207,25 @@ class Book:
             source="def fault_report(**kwargs): ...",
             first_line=1,
             file_name="notebook.ipynb",
+            options=options,
         )
         event = event_from(hook, {**EVENT, "RequestID": str(uuid.uuid4()), **event_fields})
         with self.ledger.write() as session:
             handler = register(session, new, "alice")
             match = Match(handler.id, handler.version, "alice", "py3.11")
             (recorded,) = record_events(session, [(event, [match])])
+            session.merge(CredentialRow(owner="alice", sealed=b"", updated_at_ms=0))
         (invitation,) = recorded.invitations
+        return self._lease(invitation.run_id)
+
+    def claimed_again(self, result: Result) -> Result:
+        """Claims a run that is queued again; returns how it ended well."""
+        return self._lease(result.run_id)
+
+    def _lease(self, run_id: str) -> Result:
         claimant = Claimant("boot", uuid.uuid4().hex, "executor-a")
         with self.ledger.write() as session:
-            ((run_id, answer),) = claim(session, claimant, [invitation.run_id], Rules())
+            ((_, answer),) = claim(session, claimant, [run_id], Rules())
         assert isinstance(answer, ClaimedRun)
         return Result(
             run_id,

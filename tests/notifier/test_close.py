@@ -8,13 +8,15 @@ from typing import Any
 import pytest
 
 from ledger import Ledger, now_ms, outbox
+from ledger.handlers import Options
 from ledger.outbox import Mail
 from ledger.rules import MailRules
 from ledger.runs import run_view
 from notifier.close import Close
+from notifier.render import render
 from schemas.encoding import encode
 from schemas.errors import TryLater
-from schemas.records import Outcome, Result, RunError, to_plain
+from schemas.records import KEY_REFUSED, Outcome, Result, RunError, to_plain
 from schemas.topics import RESULTS
 from stream.messages import Message
 from telemetry import metrics
@@ -129,3 +131,53 @@ def test_a_ledger_that_is_busy_leaves_the_whole_batch_for_later(book: Book, tmp_
     assert step.handle([told(result)]) == []
     other.close()
     assert len(pending(book.ledger)) == 1
+
+
+def test_a_run_that_is_tried_again_is_told_of_once_with_all_its_attempts(book: Book) -> None:
+    result = book.claimed(options=Options(retries=2))
+    step, retried = Close(book.ledger, MailRules(), lambda: None), count("retried")
+    for number in (1, 2):
+        error = RunError("ValueError", f"no IA, {number}", "Traceback ...")
+        step.handle([told(dataclasses.replace(result, outcome=Outcome.FAILED, error=error))])
+        assert pending(book.ledger) == [] and state_of(book.ledger, result.run_id) == "queued"
+        result = book.claimed_again(result)
+    step.handle([told(result)])
+
+    (mail,) = pending(book.ledger)
+    text = render(mail, "eventproc@example.com").get_body(("plain",))
+    assert count("retried") == retried + 2 and mail.kind == "success" and text is not None
+    shown = [line.partition("executor-a: ")[2] for line in text.get_content().splitlines() if "executor-a: " in line]
+    assert shown == ["failed: ValueError: no IA, 1", "failed: ValueError: no IA, 2", "succeeded"]
+
+
+def test_a_key_that_is_refused_is_told_to_its_owner_once_with_what_to_do(book: Book) -> None:
+    first, second = book.claimed("one"), book.claimed("two", failure="")
+    error = RunError(KEY_REFUSED, "BTrDB refuses the API key: it has expired")
+    for result in (first, second):
+        refused = dataclasses.replace(result, outcome=Outcome.REFUSED, error=error, started_at_ns=0)
+        Close(book.ledger, MailRules(), lambda: None).handle([told(refused)])
+
+    book.set_back_mails()
+    (mail,) = pending(book.ledger)
+    message = render(mail, "eventproc@example.com")
+    parts = [message.get_body((kind,)) for kind in ("plain", "html")]
+    assert message["Subject"] == "[eventproc] BTrDB refuses your API key: your handlers are paused"
+    assert message["To"] == "bob@example.com"
+    for part in parts:
+        text = " ".join(part.get_content().split()) if part is not None else ""
+        assert "call rekey(conn) of btrdbextras.eventproc once" in text and "it has expired" in text
+        assert first.run_id in text and second.run_id in text
+
+
+def test_what_is_told_in_a_digest_waits_for_it_and_says_why(book: Book) -> None:
+    results = [book.claimed("often", options=Options(notify="digest")) for _ in range(3)]
+    Close(book.ledger, MailRules(), lambda: None).handle([told(result) for result in results])
+    assert pending(book.ledger) == []
+
+    book.set_back_mails()
+    (mail,) = pending(book.ledger)
+    message = render(mail, "eventproc@example.com")
+    text = message.get_body(("plain",))
+    assert message["Subject"] == "[eventproc] 3 runs: 3 succeeded (often)" and text is not None
+    assert "These runs are told of together: their handlers ask for that" in " ".join(text.get_content().split())
+    assert all(result.run_id in text.get_content() for result in results)
