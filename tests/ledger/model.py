@@ -9,17 +9,21 @@ from dataclasses import dataclass
 from ledger.rules import Rules
 
 QUEUED, RUNNING, REPORTED = "queued", "running", "reported"
-ENDED = {"succeeded", "failed", "timed_out", "abandoned", "cancelled"}
+ENDED = {"succeeded", "failed", "timed_out", "abandoned", "cancelled", "refused"}
+RETRIED = {"failed", "timed_out"}
 
 
 @dataclass(frozen=True)
 class Owned:
-    """A handler as the model knows it: mails says which ends of its runs are told."""
+    """A handler as the model knows it: mails says which ends of its runs are told; cap: of its runs at a time, 0 for none."""
 
     id: int
     owner: str
     mails_success: bool
     mails_failure: bool
+    retries: int = 0
+    retry_delay_ms: int = 0
+    cap: int = 0
 
 
 @dataclass
@@ -35,6 +39,8 @@ class Run:
     lost: int = 0
     lost_together: int = 0
     hand_backs: int = 0
+    retried: int = 0
+    claimed_at: int = 0
     lost_with: str | None = None
     boot: str | None = None
     lease: int | None = None  # number of the claim that holds it, or held it when it ended
@@ -46,6 +52,11 @@ class Run:
             return False
         return self.handler.mails_success if self.state == "succeeded" else self.handler.mails_failure
 
+    @property
+    def may_be_in_an_email(self) -> bool:
+        """A refused key is told whatever its handler says: of the first run, and of those that come in time."""
+        return self.due_an_email or self.state == "refused"
+
 
 class Book:
     """All runs by id, and what each operation makes of them. now: ms, moved by the test alone."""
@@ -54,6 +65,8 @@ class Book:
         self.rules = rules
         self.now = now
         self.runs: dict[str, Run] = {}
+        self.sealed_at: dict[str, int] = {}  # owner -> when the present key was
+        self.refused: set[str] = set()  # owners whose present key BTrDB refuses
 
     def of(self, state: str) -> list[Run]:
         return [run for run in self.runs.values() if run.state == state]
@@ -69,13 +82,19 @@ class Book:
         return sum(owner in ("", run.handler.owner) and handler in (0, run.handler.id) for run in self.of(RUNNING))
 
     def ready(self) -> list[Run]:
-        """Queued, due, and not out."""
+        """Queued, due, not out, and not waiting for another key."""
         stale = self.now - int(self.rules.reinvite_after_s * 1000)
         return [
             run
             for run in self.of(QUEUED)
-            if run.not_before <= self.now and (run.invited_at is None or run.invited_at <= stale)
+            if run.not_before <= self.now
+            and (run.invited_at is None or run.invited_at <= stale)
+            and run.handler.owner not in self.refused
         ]
+
+    def cap(self, handler: Owned) -> int:
+        """Of the handler's runs at a time, by the rules and by itself; 0 for none."""
+        return min(filter(None, (self.rules.per_handler, handler.cap)), default=0)
 
     def claim(self, run_id: str, boot: str) -> str:
         """run, later or drop, and what follows."""
@@ -89,14 +108,17 @@ class Book:
         elif (
             mates
             or (self.rules.per_owner and self.running(owner=run.handler.owner) >= self.rules.per_owner)
-            or (self.rules.per_handler and self.running(handler=run.handler.id) >= self.rules.per_handler)
+            or (self.cap(run.handler) and self.running(handler=run.handler.id) >= self.cap(run.handler))
         ):
             wait = 2000
+        elif run.handler.owner in self.refused:
+            wait = 60_000
         if wait:
             run.invited_at, run.not_before = None, max(run.not_before, self.now + wait)
             return "later"
         run.state, run.invited_at, run.boot = RUNNING, None, boot
         run.claims += 1
+        run.claimed_at = self.now
         run.lease, run.lease_until = run.claims, self.now + self.lease_ms
         return "run"
 
@@ -122,8 +144,23 @@ class Book:
     def result(self, run_id: str, lease: int, outcome: str) -> bool:
         if not self.present(run_id, lease, RUNNING, REPORTED):
             return False
-        self.end(self.runs[run_id], outcome)
+        run = self.runs[run_id]
+        if outcome in RETRIED and run.retried < run.handler.retries:
+            run.retried += 1
+            self._requeue(run, run.handler.retry_delay_ms)
+            return True
+        if outcome == "refused" and run.claimed_at >= self.sealed_at[run.handler.owner]:
+            self.refused.add(run.handler.owner)
+        self.end(run, outcome)
         return True
+
+    def rekey(self, owner: str) -> None:
+        if owner in self.refused:
+            for run in self.of(QUEUED):
+                if run.handler.owner == owner:
+                    run.not_before, run.invited_at = self.now, None
+        self.refused.discard(owner)
+        self.sealed_at[owner] = self.now
 
     def ended_leases(self) -> set[str]:
         held = self.of(RUNNING) + self.of(REPORTED)

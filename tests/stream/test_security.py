@@ -18,7 +18,6 @@ import pytest
 from pydantic import ValidationError
 
 from devstack.certificates import Authority
-from schemas.acls import Acl
 from schemas.errors import TryLater
 from schemas.topics import Topic
 from stream.broker import Broker, Consumer
@@ -114,8 +113,8 @@ def opened() -> Iterator[Callable[[StreamSettings], Broker]]:
 
 
 def allowed(secured: SecureKafka, principal: str, topic: str) -> None:
-    rights = [Acl("topic", topic, False, operation) for operation in ("Read", "Write")]
-    secured.allow(principal, *rights, Acl("group", f"group-{topic}", False, "Read"))
+    grants = [("topic", operation, topic, False) for operation in ("READ", "WRITE", "DESCRIBE")]
+    secured.allow(principal, [*grants, ("group", "READ", f"group-{topic}", False)])
 
 
 def carried(broker: Broker, topic: str, consumer: Consumer | None = None) -> bool:
