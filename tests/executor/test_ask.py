@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import grpc
@@ -11,6 +12,7 @@ import pytest
 
 from executor.ask import Blobs, NoSuchBlob, Registry
 from schemas.errors import TryLater
+from schemas.generated.executorapi_pb2_grpc import ExecutorServiceServicer, add_ExecutorServiceServicer_to_server
 from tests.registry_server import TOKEN, Running, pickled, running
 
 
@@ -89,3 +91,16 @@ def test_a_blob_larger_than_the_cache_is_kept_until_the_next() -> None:
         blobs.get(digest)
 
     assert asked == ["a", "b", "a"]
+
+
+def test_a_registry_of_before_the_call_for_logs_takes_none(asks: Registry) -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    add_ExecutorServiceServicer_to_server(ExecutorServiceServicer(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    older = Registry(f"127.0.0.1:{port}", lambda: TOKEN, None, 5.0, 1 << 20)
+
+    assert older.append_log([("run", "lease", 0, "a\n"), ("another", "lease", 0, "b\n")]) == [-1, -1]
+    assert asks.append_log([("run", "lease", 0, "a\n")]) == [-1]  # of a run that is not there
+    older.close()
+    server.stop(0)

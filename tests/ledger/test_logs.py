@@ -68,6 +68,8 @@ def test_nothing_is_added_under_a_lease_that_is_not_the_present_one(ledger: Ledg
     old = leased(ledger, run.run_id, nonce="1")
     told(ledger, old, 0, "before\n")
     lose(ledger, run.run_id)
+    with ledger.read() as session:
+        assert session.query(RunLogRow).count() == 0
 
     assert told(ledger, old, 7, "late\n") == LOST
     assert told(ledger, Lease("no such run", "0" * 32), 0, "x\n") == LOST

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import threading
+from collections import Counter
+
 import pytest
 from sqlalchemy import text
 
 from ledger import Ledger
-from ledger.claims import ClaimedRun, Later
+from ledger.claims import Answer, ClaimedRun, Later
 from ledger.engine import now_ms
 from ledger.fair import due
 from ledger.handlers import Options
@@ -14,6 +17,7 @@ from ledger.listing import Wanted, newest
 from ledger.notify import FAILURE, SUCCESS
 from ledger.reconcile import reconcile
 from ledger.runs import run_view
+from schemas.errors import TryLater
 from schemas.records import Outcome, RunError, Upload
 from tests.ledger.conftest import RULES, Handler, Queued, claimed, ended, leased, mails
 
@@ -115,6 +119,30 @@ def test_a_handlers_own_cap_holds_over_all_executors(ledger: Ledger, handler: Ha
     assert [type(answer) for answer in answers] == [ClaimedRun, ClaimedRun, Later]
     assert isinstance(answers[2], Later) and "2 runs going, which is its own cap" in answers[2].reason
     assert all(isinstance(claimed(ledger, run.run_id, run.run_id), ClaimedRun) for run in of_free)
+
+
+def test_a_handlers_own_cap_holds_when_many_claim_at_once(ledger: Ledger, handler: Handler, queued: Queued) -> None:
+    view = handler(options=Options(max_concurrency=2))
+    queued(8, view)
+    with ledger.read() as session:
+        runs = newest(session, Wanted(handler_id=view.id), 10).runs
+    answers: list[Answer] = []
+
+    def ask(run_id: str) -> None:
+        while True:
+            try:
+                answers.append(claimed(ledger, run_id, run_id))
+                return
+            except TryLater:
+                continue
+
+    threads = [threading.Thread(target=ask, args=(run.run_id,)) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert Counter(type(answer) for answer in answers) == {ClaimedRun: 2, Later: 6}
 
 
 def test_no_more_runs_of_a_capped_handler_are_invited_than_may_run(
