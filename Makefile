@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo up down test test-all lint tools docs lock chaos bench-latency bench-btrdb bench-dispatch bench-fairness bench-sandbox clean
+.PHONY: help demo up down test test-all lint tools docs lock chaos bench-latency bench-btrdb bench-dispatch bench-fairness bench-sandbox bench-storm clean
 
 help:
 	@echo "make demo            the whole story on this machine: archive in, handlers run, emails out"
@@ -20,6 +20,7 @@ help:
 	@echo "make bench-dispatch  events in -> tasks out, beside a bare producer; BENCH_LEDGER=postgresql for the other ledger"
 	@echo "make bench-sandbox   sandboxed runs beside a bare fork, RQ, Celery, bubblewrap; writes bench/results/sandbox.json"
 	@echo "make bench-fairness  one owner's wait for a slot while another floods with 10,000 slow runs"
+	@echo "make bench-storm     a storm of archives from upload to email, beside what docs/sizing.md predicts; bench/results/storm.json"
 	@echo "make chaos DURATION=60 SEED=7   kills and stops everything under load; counts what was lost or doubled"
 	@echo "make tools           installs Prometheus for the slow tests (Debian, root)"
 	@echo "make docs            writes docs/metrics.md and the Grafana board anew from the code"
@@ -92,6 +93,9 @@ bench-sandbox: $(STAMP)
 
 bench-fairness: $(STAMP)
 	@$(BIN)/python -m bench.fairness
+
+bench-storm: $(STAMP)
+	@$(BIN)/python -m bench.storm
 
 clean:
 	rm -rf $(VENV) .devstack .cache
