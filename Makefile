@@ -23,7 +23,7 @@ help:
 	@echo "make bench-storm     a storm of archives from upload to email, beside what docs/sizing.md predicts; bench/results/storm.json"
 	@echo "make chaos DURATION=60 SEED=7   kills and stops everything under load; counts what was lost or doubled"
 	@echo "make tools           installs Prometheus for the slow tests (Debian, root)"
-	@echo "make docs            writes docs/metrics.md and the Grafana board anew from the code"
+	@echo "make docs            writes docs/metrics.md, api.md, commands.md, runtimes.md, notebook.md and the Grafana board anew"
 	@echo "make release VERSION=6.1.0   gives that version to stations, images, chart and client, keeps the wire, commits, tags"
 	@echo "make lock            pins requirements/all.in anew into requirements/all.txt"
 	@echo "make lock-runtimes   the same for executor/runtimes/*.txt"
@@ -61,6 +61,7 @@ lint: $(STAMP)
 docs: $(STAMP)
 	@$(BIN)/python -m telemetry.document > docs/metrics.md
 	@$(BIN)/python -m deploy.grafana.board
+	@$(BIN)/python -m devstack.document
 
 .PHONY: release
 release: $(STAMP)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from admin import books, check_runtime, dead_letters, emails, replay, retain
+from admin import acls, books, check_runtime, dead_letters, emails, replay, retain
 
 app = typer.Typer(
     name="eventproc-admin",
@@ -18,6 +18,7 @@ app.command()(check_runtime.check_runtime)
 app.command()(books.matches)
 app.command()(books.reconcile)
 app.command()(retain.retain)
+app.command()(acls.kafka_acls)
 app.add_typer(emails.app, name="emails")
 
 

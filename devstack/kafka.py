@@ -109,7 +109,7 @@ def command(
         return KafkaProcess(_docker(folder, properties, options), env, bootstrap, ready)
     if not (folder / "data" / "meta.properties").exists():
         _format(folder, properties, env)
-    argv = [_java(), *HEAP, *options, *_logging(folder), "-cp", f"{JARS}/*", "kafka.Kafka", str(properties)]
+    argv = [_java(), *HEAP, *_logging(folder), *options, "-cp", f"{JARS}/*", "kafka.Kafka", str(properties)]
     return KafkaProcess(argv, env, bootstrap, ready)
 
 

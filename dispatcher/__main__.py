@@ -49,7 +49,8 @@ def main() -> int:
         lambda: admin.ensure_topics(wanted, stream_settings.replication, stream_settings.max_message_bytes),
         lambda: admin.keep(DEAD_LETTERS, int(keeping.dead_letters_days * DAY_MS) or -1),
     ):
-        loop.until_ready(work, health, "kafka", stop)
+        if stream_settings.make_topics:
+            loop.until_ready(work, health, "kafka", stop)
     producer = broker.producer()
     book = open_book(stream_settings, admin, producer)
     written = [("task", tasks_topic(name)) for name in sweeping.runtime_names()]

@@ -358,6 +358,20 @@ class RedrivenRow(Table):
     by: Mapped[str] = mapped_column(String(200))
 
 
+class LoadCheckRow(Table):
+    """A handler that waits to be loaded for its registration, for seconds; requirements and verdict are JSON."""
+
+    __tablename__ = "load_check"
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    runtime: Mapped[str] = mapped_column(String(100))
+    hook: Mapped[str] = mapped_column(String(200))
+    blob: Mapped[bytes] = mapped_column(LargeBinary)
+    requirements: Mapped[str] = mapped_column(Text)
+    asked_at_ms: Mapped[int] = mapped_column(BigInteger)
+    taken: Mapped[bool] = mapped_column(Boolean)
+    verdict: Mapped[str | None] = mapped_column(Text)
+
+
 class TallyRow(Table):
     """How many of a kind were removed for their age, by the day (ms, its beginning in UTC) in which they were made.
 

@@ -38,7 +38,7 @@ def main() -> int:
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     broker = open_broker(belt)
     admin = broker.admin()
-    wanted = topics(())  # of no runtime: the tasks' topics are the dispatcher's to make
+    wanted = topics(()) if belt.make_topics else ()  # of no runtime: the tasks' topics are the dispatcher's to make
     loop.until_ready(
         lambda: admin.ensure_topics(wanted, belt.replication, belt.max_message_bytes), health, "kafka", stop
     )

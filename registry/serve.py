@@ -11,7 +11,7 @@ from callers import ApiKeys
 from ledger import Ledger
 from ledger.rules import Rules
 from registry.auth import ServiceTokens
-from registry.checks import Checks
+from registry.checks import Checks, Elsewhere
 from registry.internal import Executors
 from registry.options import Most
 from registry.public import EventProcessing
@@ -47,7 +47,7 @@ def serve(settings: RegistrySettings, ledger: Ledger, rules: Rules) -> Servers:
     accepts = Accepts(
         settings.runtime_names(), settings.ambiguous_python, settings.mail_domains, settings.blob_bytes, most
     )
-    checks = Checks(settings.check_s, max(1, settings.threads // 2))
+    checks = Checks(settings.check_s, max(1, settings.threads // 2), Elsewhere(ledger, rules))
     keys = ApiKeys(settings.keys_file)
     metrics.api_key_not_after_seconds.set_function(keys.first_end)
     certificates.watch(settings.cert)

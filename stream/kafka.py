@@ -118,7 +118,13 @@ class KafkaSender:
         _end(client, 0.0)
 
     def _unless_given_up(self, client: Any, error: BaseException) -> None:
-        """Another thread may have thrown the client away while this one was using it."""
+        """Another thread may have thrown the client away while this one was using it; or it is of no more use.
+
+        A producer that was refused its id (it may write to no topic yet) says so for ever after, and with a KafkaError only.
+        """
+        if "AuthorizationFailed" in str(error):
+            self._give_up(client)
+            raise TryLater(explained(error)) from error
         with self._lock:
             if self._client is not client:
                 raise TryLater(explained(error)) from error

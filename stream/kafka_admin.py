@@ -74,7 +74,7 @@ class KafkaDesk:
         with self._asking() as client:
             found = client.describe_configs([ConfigResource(ConfigResourceType.TOPIC, topic)], config_filter="all")
             if not found["topic"][topic]:
-                raise TryLater(f"kafka: there is no topic {topic}")
+                raise TryLater(f"kafka: there is no topic {topic}, or we may not see it")
             if int(_config(found, topic, "retention.ms")) != retention_ms:
                 changed = {"retention.ms": str(retention_ms)}
                 client.alter_configs([ConfigResource(ConfigResourceType.TOPIC, topic, changed)])
@@ -85,7 +85,7 @@ class KafkaDesk:
             (described,) = client.describe_topics([topic])
             places = [TopicPartition(topic, part["partition_index"]) for part in described["partitions"]]
             if not places:
-                raise TryLater(f"kafka: there is no topic {topic}")
+                raise TryLater(f"kafka: there is no topic {topic}, or we may not see it")
             found = client.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
             return {place.partition: at.offset for place, at in found.items()}
 

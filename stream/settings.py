@@ -28,6 +28,7 @@ class StreamSettings(SecuritySettings):
         8 * MIB, ge=MIB, validation_alias="EVENTPROC_MAX_MESSAGE_BYTES", description="topics and clients"
     )
     replication: int = Field(3, ge=1, description="replicas of the topics that are made")
+    make_topics: bool = Field(True, description="false: somebody else makes them; no station needs the right to, then")
     request_timeout_ms: int = Field(10_000, ge=1000)
     session_timeout_ms: int = Field(15_000, ge=6000)
     max_poll_interval_ms: int = Field(300_000, ge=1000, description="a loop that hangs for longer loses its partitions")

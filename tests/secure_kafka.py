@@ -6,9 +6,10 @@ import base64
 import json
 import os
 import random
+import re
 import socket
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,9 +32,15 @@ from kafka.admin import (
 from devstack import kafka
 from devstack.certificates import Authority
 from devstack.supervisor import Process, Supervisor
+from schemas.acls import Acl
 
 AUDIENCE, ISSUER = "kafka", "https://issuer.example.com"
 REAUTHENTICATE_MS = 4000
+LOGGING = (
+    "appender.out.type=Console\nappender.out.name=out\nappender.out.layout.type=PatternLayout\n"
+    "appender.out.layout.pattern=%d %p %m (%c)%n\nrootLogger.level=WARN\nrootLogger.appenderRef.out.ref=out\n"
+    "logger.authorizer.name=kafka.authorizer.logger\nlogger.authorizer.level=INFO\n"
+)
 
 
 def free_ports(address: str, count: int) -> list[int]:
@@ -90,6 +97,27 @@ class SecureKafka:
     clients: Authority
     issuer: Issuer
     admin: Any
+    log: Path
+
+    def client(self, name: str, folder: Path) -> dict[str, str]:
+        """The environment of a client that comes with a certificate for that name, which is written into the folder."""
+        cert, key = self.clients.issue(name)
+        (folder / f"{name}.crt").write_bytes(cert)
+        (folder / f"{name}.key").write_bytes(key)
+        return {
+            "KAFKA_BOOTSTRAP_SERVERS": self.ssl,
+            "EVENTPROC_KAFKA_SECURITY_PROTOCOL": "SSL",
+            "EVENTPROC_KAFKA_SSL_CAFILE": str(self.ca),
+            "EVENTPROC_KAFKA_SSL_CERTFILE": str(folder / f"{name}.crt"),
+            "EVENTPROC_KAFKA_SSL_KEYFILE": str(folder / f"{name}.key"),
+        }
+
+    def denied(self, principal: str, operation: str, resource: str) -> int:
+        """How often this was refused until now, by the authorizer's log. resource: as in Topic:LITERAL:eventproc.results."""
+        said = (
+            rf"Principal = {re.escape(principal)} is Denied operation = {_constant(operation)} .*{re.escape(resource)}"
+        )
+        return len(re.findall(said, self.log.read_text()))
 
     def scram_user(self, name: str, password: str) -> None:
         """Makes the user, or gives it another password."""
@@ -98,21 +126,24 @@ class SecureKafka:
         )
         assert said == {name: None}
 
-    def allow(self, principal: str, grants: Iterable[tuple[str, str, str, bool]]) -> list[Any]:
-        """grants: kind of resource (topic, group, cluster), operation, name, whether that is a prefix; the ACLs made."""
-        made = [_acl(principal, *grant) for grant in grants]
-        assert not self.admin.create_acls(made)["failed"]
-        return made
+    def allow(self, principal: str, *rights: Acl) -> None:
+        """From now on the principal has these."""
+        assert not self.admin.create_acls([_acl(principal, right) for right in rights])["failed"]
 
-    def forbid(self, acls: list[Any]) -> None:
-        """Takes such ACLs away."""
-        self.admin.delete_acls(acls)
+    def forbid(self, principal: str, *rights: Acl) -> None:
+        """From now on it has not."""
+        self.admin.delete_acls([_acl(principal, right) for right in rights])
 
 
-def _acl(principal: str, kind: str, operation: str, name: str, prefix: bool) -> Any:
-    pattern = ACLResourcePatternType.PREFIXED if prefix else ACLResourcePatternType.LITERAL
-    resource = ResourcePattern(ResourceType[kind.upper()], name, pattern)
-    return ACL(principal, "*", ACLOperation[operation], ACLPermissionType.ALLOW, resource)
+def _acl(principal: str, right: Acl) -> Any:
+    pattern = ACLResourcePatternType.PREFIXED if right.prefix else ACLResourcePatternType.LITERAL
+    resource = ResourcePattern(ResourceType[right.kind.upper()], right.name, pattern)
+    return ACL(principal, "*", ACLOperation[_constant(right.operation)], ACLPermissionType.ALLOW, resource)
+
+
+def _constant(operation: str) -> str:
+    """AlterConfigs -> ALTER_CONFIGS"""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", operation).upper()
 
 
 @contextmanager
@@ -127,11 +158,14 @@ def secure_kafka(folder: Path) -> Iterator[SecureKafka]:
     (folder / "ca.crt").write_bytes(brokers.pem)
     (folder / "jwks.json").write_text(issuer.jwks())
     ports = {"PLAINTEXT": plain, "SASL_SSL": sasl_ssl, "SSL": ssl}
+    (folder / "log4j2.properties").write_text(LOGGING)
+    options = [
+        f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={(folder / 'jwks.json').as_uri()}",
+        f"-Dlog4j2.configurationFile={folder / 'log4j2.properties'}",
+    ]
     started = kafka.command(
-        folder / "state", address, plain, controller, _settings(folder, address, ports, controller), [
-            f"-Dorg.apache.kafka.sasl.oauthbearer.allowed.urls={(folder / 'jwks.json').as_uri()}"
-        ]
-    )  # fmt: skip
+        folder / "state", address, plain, controller, _settings(folder, address, ports, controller), options
+    )
     supervisor = Supervisor(folder)
     supervisor.add(Process("kafka", started.argv, {**os.environ, **started.env}, ready=started.ready))
     supervisor.start(lambda text: None)
@@ -145,6 +179,7 @@ def secure_kafka(folder: Path) -> Iterator[SecureKafka]:
             clients,
             issuer,
             admin,
+            folder / "logs" / "kafka.log",
         )
     finally:
         admin.close()

@@ -14,6 +14,7 @@ import grpc
 import httpx
 import pytest
 
+from devstack.layout import RUNTIME
 from examples.make_comtrade import fault_archive
 from ledger import Ledger
 from schemas.errors import TryLater
@@ -157,6 +158,7 @@ def test_registrations_of_one_name_at_both_registries_become_versions_of_one_han
 
     assert len({answer.handler.id for answer in answers}) == 1
     assert sorted(answer.handler.version for answer in answers) == list(range(12))
+    assert {answer.check for answer in answers} == {f"loads in {RUNTIME}"}, "whichever registry the executors ask"
 
 
 @pytest.mark.slow

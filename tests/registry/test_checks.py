@@ -5,12 +5,15 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
+from sqlalchemy import func, select
 
+from ledger.tables import LoadCheckRow
 from registry.checks import Checks, Told
 from schemas.generated import executorapi_pb2 as api
-from tests.registry_server import TOKEN, Running, bearer, pickled, refusal
+from tests.registry_server import TOKEN, Running, bearer, pickled, refusal, running
 
 Answer = Callable[[api.Check], api.AnswerCheckRequest]
 
@@ -118,3 +121,52 @@ def test_polls_beyond_the_threads_there_are_come_back_at_once() -> None:
     checks = Checks(wait_s=1.0, at_once=0)
 
     assert checks.take(["py3.7"], 20) == (None, 2.0)
+
+
+@pytest.fixture
+def other(registry: Running, tmp_path: Path) -> Iterator[Running]:
+    """A second registry over the same ledger."""
+    with running(tmp_path) as started:
+        yield started
+
+
+def known(registry: Running) -> None:
+    """The ledger hears of an executor of py3.11."""
+    request = api.RenewRequest(boot_id="boot", executor="one", slots=4, runtimes=["py3.11"])
+    registry.executors.Renew(request, metadata=bearer(TOKEN), timeout=30)
+
+
+def test_an_executor_that_asks_another_registry_is_asked_through_the_ledger(
+    registry: Running, other: Running, pool: ThreadPoolExecutor
+) -> None:
+    known(other)
+    text = "the handler needs the module 'talib', which this runtime does not have"
+    served = serve_one(other, pool, lambda check: api.AnswerCheckRequest(id=check.id, verdict=api.REFUSED, text=text))
+
+    status, said = refusal(registry.register)
+
+    served.result(30)
+    assert (status, text in said) == ("INVALID_ARGUMENT", True)
+
+
+def test_what_loads_there_is_registered_with_what_it_lacks_and_nothing_is_left_in_the_ledger(
+    registry: Running, other: Running, pool: ThreadPoolExecutor
+) -> None:
+    known(other)
+    serve_one(other, pool, lambda check: api.AnswerCheckRequest(id=check.id, verdict=api.LOADS, lacking=["talib"]))
+
+    answer = registry.register()
+
+    assert answer.check == "loads in py3.11"
+    assert any("talib" in note for note in answer.notes)
+    with registry.ledger.read() as session:
+        assert session.scalar(select(func.count()).select_from(LoadCheckRow)) == 0
+
+
+def test_an_executor_that_answers_nobody_holds_a_registration_up_for_its_patience_only(tmp_path: Path) -> None:
+    with running(tmp_path, check_s=0.5) as registry:
+        known(registry)
+
+        answer = registry.register()
+
+    assert answer.check == "not checked: no executor answered within 0.5 s"

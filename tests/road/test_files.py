@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import uuid
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+
+from btrdbextras import commands
 
 pytestmark = pytest.mark.road
 
@@ -45,3 +49,24 @@ def test_an_uploaded_picture_is_linked_shown_and_loaded_with_a_key(road: Any) ->
         answer = http.get(link, headers={"Authorization": f"Bearer {layout.api_keys['bob']}"})
     assert (answer.status_code, answer.headers["content-type"]) == (200, "image/png")
     assert answer.content == shown[0].get_payload(decode=True)
+
+
+def test_the_command_line_saves_a_runs_files_and_a_link(
+    road: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tag = f"tag-{uuid.uuid4().hex[:8]}"
+    road.register("draws-again", draws, [tag])
+    (ended,) = road.ended(road.publish([tag]), 1)
+
+    assert commands.run(["download", ended.run_id, "--output", str(tmp_path / "a"), "--json"]) == 0
+    (saved,) = json.loads(capsys.readouterr().out)
+    assert saved == str(tmp_path / "a" / "fault plot.png")
+    assert commands.run(["download", ended.text, "-o", str(tmp_path / "b")]) == 0
+    assert Path(saved).read_bytes() == (tmp_path / "b" / "fault plot.png").read_bytes()
+    assert Path(saved).read_bytes().startswith(b"\x89PNG")
+    capsys.readouterr()
+    assert commands.run(["download", "draws-again", "-o", str(tmp_path / "a")]) == 2
+    assert "is there already; --force writes over it" in capsys.readouterr().err
+    assert commands.run(["download", "draws-again", "-o", str(tmp_path / "a"), "--force"]) == 0
+    assert commands.run(["download", ended.text[:-32] + "0" * 32]) == 5
+    assert [file.name for file in (tmp_path / "a").iterdir()] == ["fault plot.png"]

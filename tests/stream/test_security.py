@@ -18,6 +18,7 @@ import pytest
 from pydantic import ValidationError
 
 from devstack.certificates import Authority
+from schemas.acls import Acl
 from schemas.errors import TryLater
 from schemas.topics import Topic
 from stream.broker import Broker, Consumer
@@ -113,8 +114,8 @@ def opened() -> Iterator[Callable[[StreamSettings], Broker]]:
 
 
 def allowed(secured: SecureKafka, principal: str, topic: str) -> None:
-    grants = [("topic", operation, topic, False) for operation in ("READ", "WRITE", "DESCRIBE")]
-    secured.allow(principal, [*grants, ("group", "READ", f"group-{topic}", False)])
+    rights = [Acl("topic", topic, False, operation) for operation in ("Read", "Write")]
+    secured.allow(principal, *rights, Acl("group", f"group-{topic}", False, "Read"))
 
 
 def carried(broker: Broker, topic: str, consumer: Consumer | None = None) -> bool:
