@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from ledger.claims import Lease, lease_counts, locked
 from ledger.engine import storable
-from ledger.tables import REPORTED, RUNNING, RunLogRow, RunRow
+from ledger.tables import REPORTED, RUNNING, AttemptRow, RunLogRow, RunRow
 from schemas.records import Outcome
 
 LEFT_OUT = "\n... "
@@ -49,10 +49,16 @@ def append(session: Session, lease: Lease, at: int, text: str) -> int:
 
 
 def read(session: Session, row: RunRow, attempt: int, at: int) -> Piece:
-    """The run's log from `at` characters of that attempt on; of the present or last attempt when that is another, from its beginning."""
+    """The run's log from `at` characters of that attempt on; of the present or last attempt when that is another, from its beginning.
+
+    Of the attempt before the present one, what has not been read yet comes first.
+    """
+    at = max(at, 0)
+    kept_of = _with_result(session, row) if row.state not in set(Outcome) else row.claims
+    if 0 < attempt == kept_of < row.claims and at < len(row.log):
+        return Piece(_rest(row, at), attempt, len(row.log), RUNNING if row.state == REPORTED else row.state, False)
     if attempt != row.claims:
         at = 0
-    at = max(at, 0)
     if row.state in (RUNNING, REPORTED):
         query = (
             select(RunLogRow.at, RunLogRow.body)
@@ -61,10 +67,23 @@ def read(session: Session, row: RunRow, attempt: int, at: int) -> Piece:
         )
         text = "".join(body[max(at - start, 0) :] for start, body in session.execute(query))
         return Piece(text, row.claims, at + len(text), RUNNING, False)
+    if kept_of != row.claims:  # it waits, and its last attempt was lost or handed back
+        return Piece("", row.claims, at, row.state, False)
+    return Piece(_rest(row, at), row.claims, max(at, len(row.log)), row.state, row.state in set(Outcome))
+
+
+def _rest(row: RunRow, at: int) -> str:
     cut = row.log.find(LEFT_OUT) if row.log_truncated else -1
-    rest = row.log[at:] if cut < 0 or at <= cut else row.log[cut:]
-    ended = row.state in set(Outcome)
-    return Piece(rest, row.claims, max(at, len(row.log)), row.state, ended)
+    return row.log[at:] if cut < 0 or at <= cut else row.log[cut:]
+
+
+def _with_result(session: Session, row: RunRow) -> int:
+    """The last attempt that ended with a result, whose log the run has; 0 for none."""
+    query = select(AttemptRow.number, AttemptRow.reason).where(AttemptRow.run_id == row.id)
+    for number, reason in session.execute(query.order_by(AttemptRow.number.desc())):
+        if reason.partition(":")[0] in set(Outcome):
+            return int(number)
+    return 0
 
 
 def _told(session: Session, row: RunRow) -> int:

@@ -94,6 +94,25 @@ def test_no_piece_is_kept_when_the_attempt_is_over(ledger: Ledger, handler: Hand
         assert session.query(RunLogRow).count() == 0
 
 
+def test_the_end_of_an_attempts_log_is_read_though_the_next_has_begun(
+    ledger: Ledger, handler: Handler, queued: Queued
+) -> None:
+    (run,) = queued(1, handler("r", options=Options(retries=2)))
+    first = leased(ledger, run.run_id, nonce="1")
+    told(ledger, first, 0, "one\n")
+    ended(ledger, first, Outcome.FAILED, error=RunError("ValueError", "no"), log="one\nthe last line\n")
+    second = leased(ledger, run.run_id, nonce="2")
+    told(ledger, second, 0, "again\n")
+
+    rest = piece(ledger, run.run_id, 1, 4)
+    then = piece(ledger, run.run_id, rest.attempt, rest.at)
+
+    assert rest == Piece("the last line\n", 1, 18, "running", False)
+    assert then == Piece("again\n", 2, 6, "running", False)
+    lose(ledger, run.run_id)
+    assert piece(ledger, run.run_id, 2, 6) == Piece("", 2, 6, "queued", False)  # not the first one's
+
+
 def test_of_a_log_whose_middle_was_left_out_the_reader_gets_the_end(ledger: Ledger, queued: Queued) -> None:
     (run,) = queued()
     lease = leased(ledger, run.run_id)
