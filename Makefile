@@ -25,7 +25,8 @@ help:
 	@echo "make tools           installs Prometheus for the slow tests (Debian, root)"
 	@echo "make docs            writes docs/metrics.md, api.md, commands.md, runtimes.md, notebook.md and the Grafana board anew"
 	@echo "make release VERSION=6.1.0   gives that version to stations, images, chart and client, keeps the wire, commits, tags"
-	@echo "make lock            pins requirements/all.in anew into requirements/all.txt"
+	@echo "make images          builds the images with Docker (deploy/images/); RUNTIMES=\"py3.8 py3.12\" for the executors"
+	@echo "make lock            pins requirements/*.in anew into requirements/*.txt"
 	@echo "make lock-runtimes   the same for executor/runtimes/*.txt"
 	@echo "make clean           removes .venv, .devstack and .cache"
 
@@ -66,6 +67,10 @@ docs: $(STAMP)
 .PHONY: release
 release: $(STAMP)
 	@$(BIN)/python -m deploy.release $(VERSION)
+
+.PHONY: images
+images:
+	@deploy/images/build $(RUNTIMES)
 
 lock: $(STAMP)
 	@$(BIN)/python -m devstack lock

@@ -48,7 +48,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     verbs.add_parser("down", help="stop it")
     verbs.add_parser("supervise", help="run the stack in the foreground (up does this in the background)")
     verbs.add_parser("fetch", help="bring what Kafka needs to this machine")
-    verbs.add_parser("lock", help="pin requirements/all.in anew")
+    verbs.add_parser("lock", help="pin requirements/*.in anew")
     build = verbs.add_parser(
         "runtimes", help="build the runtimes of executor/runtimes/ whose Python is on this machine"
     )
@@ -118,13 +118,17 @@ def _lock() -> int:
         subprocess.run([sys.executable, "-m", "venv", folder], check=True)
         subprocess.run([f"{folder}/bin/pip", "install", "-q", "uv"], check=True)
         uv = shutil.which("uv", path=f"{folder}/bin") or "uv"
-        for wanted, pinned in (
-            ("requirements/all.in", "requirements/all.txt"),
-            ("bench/peers/requirements.in", "bench/peers/requirements.txt"),
+        ours = ["-c", "requirements/all.txt"]  # one version of a package in tests and in images
+        for wanted, pinned, held in (
+            ("requirements/all.in", "requirements/all.txt", []),
+            ("requirements/stations.in", "requirements/stations.txt", ours),
+            ("requirements/executor.in", "requirements/executor.txt", ours),
+            ("requirements/build.in", "requirements/build.txt", ours),
+            ("bench/peers/requirements.in", "bench/peers/requirements.txt", []),
         ):
             subprocess.run(
                 [uv, "pip", "compile", "-q", "--universal", "--python-version", "3.11", "--generate-hashes",
-                 "--no-emit-index-url", "--no-header", "--no-annotate", wanted, "-o", pinned],
+                 "--no-emit-index-url", "--no-header", "--no-annotate", *held, wanted, "-o", pinned],
                 check=True,
                 cwd=ROOT,
                 env={**os.environ, "UV_NATIVE_TLS": "true"},
