@@ -145,6 +145,7 @@ def stage_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[...,
         outage.stage.stop()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_each_goes_away_for_a_moment_after_the_other(stage_of: Callable[..., Outage]) -> None:
     outage = stage_of(SHORT)

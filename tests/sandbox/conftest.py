@@ -136,9 +136,9 @@ def stands(sandbox: SandboxedRuntime, facts: dict[str, Any], pod: Pod) -> Iterat
     one.close()
 
 
-@pytest.fixture(params=["full", "pod"])
+@pytest.fixture(params=["full", pytest.param("pod", marks=pytest.mark.slow)])
 def level(request: pytest.FixtureRequest) -> str:
-    """The levels at which an attack is tried."""
+    """The levels at which an attack is tried; again in a pod in make test-all, beside what attacks of ATTACKS show there each time."""
     return str(request.param)
 
 

@@ -200,6 +200,8 @@ ROUTES = [
     in_page_tables,
     in_sockets,
 ]
+WAITING = [in_children, in_orphans, in_threads, on_the_stack, in_page_tables, in_sockets]
+"""Those that hold what they took until their time is over."""
 FILES = [in_files, in_files_without_a_name]
 
 
@@ -237,7 +239,9 @@ def test_memory_by_any_route_is_out_of_memory_with_peak_and_limit(
     assert ended.peak_memory_bytes > 0
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize(
+    "route", [pytest.param(one, marks=[pytest.mark.slow] if one in WAITING else []) for one in ROUTES]
+)
 def test_the_same_memory_can_be_had_under_a_higher_limit(stands: Stands, route: Callable[[int], Any]) -> None:
     given: dict[str, Any] = {
         "memory_bytes": 3 * TAKE,

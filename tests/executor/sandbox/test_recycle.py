@@ -73,6 +73,7 @@ def test_a_young_zygote_that_has_not_grown_stays(sandbox: SandboxedRuntime) -> N
     assert sandbox.replaced() == 0
 
 
+@pytest.mark.slow
 def test_no_run_is_lost_while_zygotes_are_replaced_again_and_again() -> None:
     with started(Lifetime(age_s=0.0), warm=2) as runtime, ThreadPoolExecutor(2) as pool:
         texts: list[str] = []
@@ -114,6 +115,7 @@ def soak(runs: int, say: Callable[[str], None]) -> None:
             assert grown < FLAT_BYTES, f"the {who} grew by {grown / MIB:.1f} MiB"
 
 
+@pytest.mark.slow
 def test_memory_stays_flat_over_300_runs() -> None:
     soak(300, print)
 
