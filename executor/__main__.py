@@ -22,6 +22,7 @@ from executor.sandbox.recycle import Lifetime
 from executor.sandbox.runtime import Runtime, SandboxedRuntime
 from executor.sandbox.sleep import SleepingRuntime
 from executor.settings import ExecutorSettings, available_memory, check_memory
+from executor.threads import Threads
 from objectstore import ObjectStore
 from schemas.topics import DEAD_LETTERS, RESULTS, tasks_topic
 from stream import loop
@@ -78,11 +79,10 @@ def main() -> int:
     loop.until_ready(lambda: _reach(registry, boot_id, settings.name), health, "registry", stop)
     step = Execute(settings, registry, producer, runtimes, boot_id, keeper, health.ready, packages)
     done = threading.Event()
-    renewer = threading.Thread(target=step.leases.run, args=(done,), name="renewer", daemon=True)
-    renewer.start()
-    threading.Thread(target=step.follow.run, args=(done,), name="follower", daemon=True).start()
-    checker = Checker(registry, settings.name, runtimes, packages)
-    threading.Thread(target=checker.run, args=(stop,), name="checker", daemon=True).start()
+    threads = Threads(stop)
+    threads.start("renewer", step.leases.run, done)
+    threads.start("follower", step.follow.run, done)
+    threads.start("checker", Checker(registry, settings.name, runtimes, packages).run, stop)
     consumer = broker.consumer([tasks_topic(name) for name in interpreters], settings.group, instance=settings.instance)
     loop.run(
         consumer,
@@ -97,7 +97,8 @@ def main() -> int:
         limits=belt.limits(),
     )
     consumer.close()  # others take over our partitions while begun runs go on
-    step.stop(settings.grace_s)
+    # without the renewer no lease is kept
+    step.stop(0.0 if "renewer" in threads.failed else settings.grace_s)
     done.set()
     for runtime in runtimes.values():
         runtime.close()
@@ -106,7 +107,7 @@ def main() -> int:
     traces.close()
     if spool is not None:
         spool.close()
-    return 0
+    return 1 if threads.failed else 0
 
 
 def _reach(registry: Registry, boot_id: str, name: str) -> None:
