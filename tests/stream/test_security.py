@@ -28,7 +28,7 @@ from stream.settings import StreamSettings
 from telemetry.settings import from_environment
 from tests.secure_kafka import SecureKafka, loopback
 
-PATIENCE_S = 60.0
+PATIENCE_S = 120.0
 WAYS = ("scram-jaas", "scram-password", "oauth-file", "oauth-endpoint", "mtls")
 
 
@@ -185,6 +185,7 @@ def test_a_message_goes_there_and_back_by_every_way_in(
         assert carried(opened(settings(secured, **options[way])), topic)
 
 
+@pytest.mark.slow
 def test_a_password_that_changes_at_the_broker_and_in_its_file_stops_nobody(
     secured: SecureKafka, topic: str, user: str, tmp_path: Path, opened: Callable[[StreamSettings], Broker]
 ) -> None:
