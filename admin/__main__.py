@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from admin import acls, books, check_runtime, dead_letters, emails, handlers, replay, retain
+from admin import acls, books, check_runtime, dead_letters, emails, handlers, replay, retain, seals
 
 app = typer.Typer(
     name="eventproc-admin",
@@ -19,6 +19,7 @@ app.command()(books.matches)
 app.command()(books.reconcile)
 app.command()(retain.retain)
 app.command()(acls.kafka_acls)
+app.command()(seals.reseal)
 app.add_typer(emails.app, name="emails")
 app.add_typer(handlers.app, name="handlers")
 

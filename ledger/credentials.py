@@ -9,7 +9,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ledger.engine import Ledger, now_ms
-from ledger.tables import CredentialRow
+from ledger.tables import ArchiveRow, CredentialRow
 
 
 def seal(session: Session, ledger: Ledger, owner: str, api_key: str) -> None:
@@ -34,3 +34,23 @@ def unseal(session: Session, ledger: Ledger, owner: str) -> str | None:
         return ledger.seals.decrypt(row.sealed).decode()
     except InvalidToken:
         return None
+
+
+def reseal(session: Session, ledger: Ledger) -> tuple[int, list[str]]:
+    """Seals everything that is sealed with the newest seal key, so that older ones can go.
+
+    How many keys of owners and of archives were sealed anew, and whose no present seal key opens: those stay as they are.
+    """
+    count, lost = 0, []
+    credentials = select(CredentialRow).order_by(CredentialRow.owner).with_for_update()
+    archives = select(ArchiveRow).where(ArchiveRow.ended_at_ms.is_(None)).with_for_update()
+    rows: list[CredentialRow | ArchiveRow] = [*session.scalars(credentials), *session.scalars(archives)]
+    for row in rows:
+        try:
+            row.sealed = ledger.seals.rotate(row.sealed)
+        except InvalidToken:
+            lost.append(row.owner)
+        else:
+            count += 1
+    session.flush()
+    return count, lost
