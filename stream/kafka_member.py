@@ -16,6 +16,7 @@ from kafka.structs import OffsetAndMetadata
 
 from faults import point
 from schemas.errors import TryLater
+from stream.kafka_join import keep_joins
 from stream.kafka_words import MOVED, consequences, message_of
 from stream.messages import Message, Place
 from stream.settings import StreamSettings
@@ -208,6 +209,7 @@ class KafkaMember:
                     fetch_max_bytes=max(50 * MIB, largest),
                     bootstrap_timeout_ms=settings.request_timeout_ms,
                 )
+            keep_joins(client)
             self._client = client
             self._answered_at = time.monotonic()
             client.subscribe(topics=self._topics, listener=_Moves(self))

@@ -28,7 +28,7 @@ def nothing_comes(consumer: Consumer) -> bool:
 
 
 def until(true: Callable[[], object], *consumers: Consumer) -> None:
-    deadline = time.monotonic() + 120  # a member whose leaving got lost is missed after its session of 45 s
+    deadline = time.monotonic() + 30
     while not true():
         assert time.monotonic() < deadline
         for consumer in consumers:
@@ -121,6 +121,21 @@ def test_two_members_share_the_partitions_and_one_that_leaves_gives_its_own_back
     assert not first.assignment() & second.assignment()
     second.close()
     until(lambda: len(first.assignment()) == 3, first)
+
+
+def test_members_that_look_in_without_waiting_come_to_share_the_partitions(belt: Any) -> None:
+    """As executors without a free slot do: what a join brings comes between two polls, never during one."""
+    first = belt.broker.consumer([belt.topic], belt.group)
+    second = belt.again().consumer([belt.topic], belt.group)
+
+    def both_look_in() -> bool:
+        for consumer in (first, second):
+            assert consumer.poll(0, 1) == []
+        time.sleep(0.1)
+        return bool(first.assignment() and second.assignment())
+
+    until(lambda: both_look_in() and len(first.assignment() | second.assignment()) == 3)
+    assert not first.assignment() & second.assignment()
 
 
 def test_a_paused_member_takes_nothing_from_partitions_that_come_to_it(belt: Any) -> None:
