@@ -134,8 +134,9 @@ def as_json(value: Any) -> Any:
     if isinstance(value, tuple) and hasattr(value, "_fields"):
         fields: Dict[str, Any] = {name: as_json(getattr(value, name)) for name in value._fields}
         if isinstance(value, Handler):
-            for name in ("runtime", "paused", "pause_reason", "options", "requirements"):
+            for name in ("runtime", "paused", "pause_reason"):
                 fields[name] = getattr(value, name)
+            fields.update(options=dict(value.options), requirements=list(value.requirements))
         return fields
     if isinstance(value, bytes):
         return value.hex()

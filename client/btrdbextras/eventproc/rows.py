@@ -1,7 +1,7 @@
 """What the platform answers with, as namedtuples; times are aware datetimes in UTC, None for what has not happened yet."""
 
 import datetime
-from typing import Any, Dict, Iterable, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterable, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from btrdbextras.eventproc.table import Table, as_html, as_text, shown, size
 
@@ -32,11 +32,8 @@ class Handler(_Handler):
     runtime = ""
     paused = False
     pause_reason = ""
-
-    def __init__(self, *fields: Any, **named: Any) -> None:
-        super().__init__()
-        self.options: Dict[str, Any] = {}
-        self.requirements: List[str] = []
+    options: Mapping[str, Any] = {}
+    requirements: Sequence[str] = ()
 
     @property
     def state(self) -> str:
