@@ -1,7 +1,7 @@
 """make bench-fairness: how long a run waits for a slot on an idle system, and while another owner has 10,000 slow runs queued.
 
 The whole road through real processes on a stack of its own, with two executors and the settings as they come. bob's events come
-one at a time; a wait is the ledger's: from the run's queueing to its claim.
+at a steady pace; a wait is the ledger's: from the run's queueing to its claim.
 """
 
 from __future__ import annotations
@@ -38,6 +38,9 @@ from stream.settings import StreamSettings
 EXECUTORS, SLOTS = 2, 4
 FLOOD_EVENTS, FLOOD_HANDLERS, SLOW_S = 1000, 10, 2.0
 ROUNDS, EVENTS, WARM_UP = 2, 100, 10
+PACE_S = (
+    0.2  # between bob's events: at once after the one before they would keep both processors of a small machine busy
+)
 PATIENCE_S = 120.0
 SECOND_PORT = 9115
 
@@ -100,25 +103,26 @@ class Road:
         return ids
 
     def waits(self, count: int) -> list[float]:
-        """How long bob's runs waited, ms each; every event is published when the run of the one before has ended."""
-        found = []
-        for _ in range(count):
-            (request_id,) = self.publish("calm", 1)
-            self.until(
-                f"SELECT count(*) FROM run WHERE request_id = '{request_id}' AND ended_at_ms IS NOT NULL",
-                lambda n: n == 1,
-            )
-            query = (
-                select(RunRow.state, AttemptRow.claimed_at_ms - RunRow.queued_at_ms)
-                .join(AttemptRow, AttemptRow.run_id == RunRow.id)
-                .where(RunRow.request_id == request_id)
-            )
-            with self._ledger.read() as session:
-                (state, wait) = session.execute(query).one()
-            if state != "succeeded":
-                raise SystemExit(f"bob's run ended as {state}")
-            found.append(float(wait))
-        return found
+        """How long bob's runs waited, ms each. His events come at a steady pace, whether those before have ended or not."""
+        ids = []
+        start = time.monotonic()
+        for number in range(count):
+            time.sleep(max(start + number * PACE_S - time.monotonic(), 0))
+            ids += self.publish("calm", 1)
+        among = ", ".join(f"'{request_id}'" for request_id in ids)
+        self.until(
+            f"SELECT count(*) FROM run WHERE request_id IN ({among}) AND ended_at_ms IS NOT NULL", lambda n: n == count
+        )
+        query = (
+            select(RunRow.state, AttemptRow.claimed_at_ms - RunRow.queued_at_ms)
+            .join(AttemptRow, AttemptRow.run_id == RunRow.id)
+            .where(RunRow.request_id.in_(ids))
+        )
+        with self._ledger.read() as session:
+            found = session.execute(query).all()
+        if [state for state, _ in found] != ["succeeded"] * count:
+            raise SystemExit(f"bob's runs ended as {sorted({state for state, _ in found})}, {len(found)} of {count}")
+        return [float(wait) for _, wait in found]
 
     def flood(self) -> None:
         """alice's slow handlers meet many events at once; returns when all their runs are queued and hers run."""
@@ -201,6 +205,7 @@ def main() -> int:
             "slots": EXECUTORS * SLOTS,
             "slots_of_flood": most,
             "events": EVENTS,
+            "pace_s": PACE_S,
             "rounds": ROUNDS,
             "wait_p50_idle_ms": middle[0],
             "wait_p50_flooded_ms": middle[1],

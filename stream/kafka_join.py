@@ -5,7 +5,7 @@ that has ended meanwhile is thrown away there, and another begun (BaseCoordinato
 waiting (an executor without a free slot) then joins for ever: it holds up every other member, commits nothing ("Offset commit
 cannot be completed since the consumer is undergoing a rebalance") and an executor beside it gets no partition. Short polls
 meet it now and then, the more often the busier the machine.
-tests/stream/test_contract.py tells when a newer client no longer needs this.
+Whether a newer client still needs this: take the call out and run tests/stream/test_contract.py.
 """
 
 from __future__ import annotations

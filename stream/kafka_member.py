@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 ALL = 1_000_000_000  # records: whatever a fetch has brought
 STAY_S = 1.0  # how often the client is polled at least while there are messages in store
+TURN_S = 0.05  # between two looks at a rebalance that goes on
 AWAY_S = 3.0  # without a coordinator for so long: the broker is away
 CLOSE_MS = 5000
 BETWEEN_MS = 1000  # how long a poll may be held up by what is done beside it: late commits, the lag
@@ -73,7 +74,8 @@ class KafkaMember:
     def poll(self, timeout_s: float, max_records: int) -> list[Message]:
         client = self._connected()
         if self._store and not self._paused:
-            if time.monotonic() - self._polled_at > STAY_S:
+            # a rebalance waits for its slowest member, and takes several polls of each: one a second would be thrown out
+            if time.monotonic() - self._polled_at > STAY_S or client._coordinator.need_rejoin():
                 self._stay(client)
         else:
             self._fetch(client, timeout_s)
@@ -203,7 +205,7 @@ class KafkaMember:
                     allow_auto_create_topics=False,
                     partition_assignment_strategy=[CooperativeStickyAssignor],
                     session_timeout_ms=settings.session_timeout_ms,
-                    heartbeat_interval_ms=settings.session_timeout_ms // 5,
+                    heartbeat_interval_ms=settings.heartbeat_interval_ms,
                     max_poll_interval_ms=settings.max_poll_interval_ms,
                     max_partition_fetch_bytes=largest,
                     fetch_max_bytes=max(50 * MIB, largest),
@@ -218,14 +220,31 @@ class KafkaMember:
     def _fetch(self, client: Any, timeout_s: float) -> None:
         if self._owed:
             self._pay(BETWEEN_MS)
+        rejoins = client._coordinator.need_rejoin() and client.assignment()
         with consequences():
-            found = client.poll(timeout_ms=int(timeout_s * 1000), max_records=ALL)
+            found = client.poll(timeout_ms=0 if rejoins else int(timeout_s * 1000), max_records=ALL)
+            if rejoins and not found:
+                found = self._meanwhile(client, timeout_s)
         self._keep(found)
         now = self._polled_at
         if found or not client._coordinator.coordinator_unknown():
             self._answered_at = now
         elif now - self._answered_at > AWAY_S:  # the client itself keeps quiet about it
             raise TryLater(f"kafka: no broker has answered for {now - self._answered_at:.0f} s")
+
+    def _meanwhile(self, client: Any, timeout_s: float) -> Mapping[Any, Sequence[Any]]:
+        """What comes in while the group rebalances: what is assigned stays this member's until it is revoked (KIP-429).
+
+        kafka-python's own poll() brings nothing until all members have joined, for as long as the slowest one's heartbeat.
+        """
+        wait_s = min(timeout_s, TURN_S)
+        if self._paused or client._coordinator.generation_if_stable() is not None:
+            return {}
+        found: Mapping[Any, Sequence[Any]]
+        found, idle = client._fetcher.fetch_records(ALL, timeout_ms=int(wait_s * 1000))
+        if idle:
+            time.sleep(wait_s)
+        return found
 
     def _stay(self, client: Any) -> None:
         """Stays a member without fetching more."""

@@ -31,6 +31,9 @@ class StreamSettings(SecuritySettings):
     make_topics: bool = Field(True, description="false: somebody else makes them; no station needs the right to, then")
     request_timeout_ms: int = Field(10_000, ge=1000)
     session_timeout_ms: int = Field(15_000, ge=6000)
+    heartbeat_interval_ms: int = Field(
+        1000, ge=100, le=2000, description="a member learns of a rebalance by it: so long partitions wait to move"
+    )
     max_poll_interval_ms: int = Field(300_000, ge=1000, description="a loop that hangs for longer loses its partitions")
 
     compression: str = Field("gzip", pattern="^(none|gzip)$", description="of what is sent")

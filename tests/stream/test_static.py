@@ -28,7 +28,7 @@ def generation(member: KafkaMember) -> int:
 
 
 def test_a_member_that_restarts_under_its_name_moves_no_partition(kafka_bootstrap: str) -> None:
-    settings = StreamSettings(bootstrap_servers=kafka_bootstrap, replication=1, session_timeout_ms=15_000)
+    settings = StreamSettings(bootstrap_servers=kafka_bootstrap, replication=1, session_timeout_ms=45_000)
     broker = KafkaBroker(settings)
     topic, group = f"topic-{uuid.uuid4().hex[:8]}", f"group-{uuid.uuid4().hex[:8]}"
     broker.admin().ensure_topics([Topic(topic, "key", 4, 3_600_000)], 1, settings.max_message_bytes)
