@@ -22,8 +22,8 @@ help:
 	@echo "make bench-fairness  one owner's wait for a slot while another floods with 10,000 slow runs"
 	@echo "make bench-storm     a storm of archives from upload to email, beside what docs/sizing.md predicts; bench/results/storm.json"
 	@echo "make chaos DURATION=60 SEED=7   kills and stops everything under load; counts what was lost or doubled"
-	@echo "make tools           installs Prometheus for the slow tests (Debian, root)"
-	@echo "make docs            writes docs/metrics.md, api.md, commands.md, runtimes.md, notebook.md and the Grafana board anew"
+	@echo "make tools           installs Prometheus (Debian, root) and builds Helm (Go) for the slow tests"
+	@echo "make docs            writes docs/metrics.md, api.md, commands.md, runtimes.md, notebook.md, the Grafana board and the chart's topics anew"
 	@echo "make release VERSION=6.1.0   gives that version to stations, images, chart and client, keeps the wire, commits, tags"
 	@echo "make images          builds the images with Docker (deploy/images/); RUNTIMES=\"py3.8 py3.12\" for the executors"
 	@echo "make lock            pins requirements/*.in anew into requirements/*.txt"
@@ -49,6 +49,7 @@ test: $(STAMP)
 
 tools:
 	@devstack/tools
+	@devstack/helm >/dev/null
 
 test-all: $(STAMP) tools
 	@$(BIN)/python -m devstack fetch
@@ -63,6 +64,7 @@ docs: $(STAMP)
 	@$(BIN)/python -m telemetry.document > docs/metrics.md
 	@$(BIN)/python -m deploy.grafana.board
 	@$(BIN)/python -m devstack.document
+	@$(BIN)/python -m deploy.helm.topics
 
 .PHONY: release
 release: $(STAMP)

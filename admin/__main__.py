@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from admin import acls, books, check_runtime, dead_letters, emails, handlers, replay, retain, seals
+from admin import acls, books, check_runtime, dead_letters, emails, handlers, prepare, probe, replay, retain, seals
 
 app = typer.Typer(
     name="eventproc-admin",
@@ -20,6 +20,9 @@ app.command()(books.reconcile)
 app.command()(retain.retain)
 app.command()(acls.kafka_acls)
 app.command()(seals.reseal)
+app.command()(prepare.migrate)
+app.command()(prepare.topics)
+app.command()(probe.probe)
 app.add_typer(emails.app, name="emails")
 app.add_typer(handlers.app, name="handlers")
 

@@ -24,18 +24,26 @@ LATER = 75  # sysexits(3), EX_TEMPFAIL
 @contextlib.contextmanager
 def ledger() -> Iterator[Ledger]:
     """The ledger; ends the command when it is away, or is none of this release."""
-    url = from_environment(AdminSettings).ledger_url
+    with any_ledger(from_environment(AdminSettings).ledger_url) as opened:
+        wrong = opened.unlike()
+        if wrong:
+            where = opened.engine.url.render_as_string(hide_password=True)
+            hint = (
+                "eventproc-admin migrate of this release makes or changes the tables, as does each station that starts"
+            )
+            raise fail(f"the ledger {where}: {wrong}; {hint}", CALLED_WRONGLY)
+        yield opened
+
+
+@contextlib.contextmanager
+def any_ledger(url: str) -> Iterator[Ledger]:
+    """The ledger, whatever its tables; ends the command when it is away, or the URL is none."""
     try:
         opened = Ledger.open(url)
     except (ArgumentError, ImportError) as error:
         right = "sqlite:////path or postgresql+psycopg://user:password@host/name"
         raise fail(f"EVENTPROC_LEDGER_URL: {error}; should be {right}", CALLED_WRONGLY) from error
     try:
-        wrong = opened.unlike()
-        if wrong:
-            where = opened.engine.url.render_as_string(hide_password=True)
-            hint = "the registry, the dispatcher or the notifier of this release makes or changes the tables when it starts"
-            raise fail(f"the ledger {where}: {wrong}; {hint}", CALLED_WRONGLY)
         yield opened
     except TryLater as error:
         raise fail(f"{error.reason}; try again later", LATER) from error
