@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import typer
 
-from admin import acls, books, check_runtime, dead_letters, emails, handlers, prepare, probe, replay, retain, seals
+from admin import (
+    acls,
+    books,
+    check_runtime,
+    dead_letters,
+    downgrade,
+    emails,
+    handlers,
+    prepare,
+    probe,
+    replay,
+    retain,
+    seals,
+)
 
 app = typer.Typer(
     name="eventproc-admin",
@@ -23,6 +36,7 @@ app.command()(seals.reseal)
 app.command()(prepare.migrate)
 app.command()(prepare.topics)
 app.command()(probe.probe)
+app.command()(downgrade.downgrade)
 app.add_typer(emails.app, name="emails")
 app.add_typer(handlers.app, name="handlers")
 

@@ -97,16 +97,37 @@ class Ledger:
 
         Tables that a later release has made are left as they are: its migrations leave the release before it at work.
         """
+        with _consequences(), self._migrating() as config:
+            has = MigrationContext.configure(config.attributes["connection"]).get_current_revision()
+            if has is None or has in _revisions():
+                command.upgrade(config, "head")
+
+    def migrate_back(self, revision: str) -> list[str]:
+        """Takes the tables back to that revision, with what later ones have noted; the steps, newest first, in words.
+
+        No station of a release that has a later one may run. Raises ValueError when it is none that the tables have passed; TryLater.
+        """
+        with _consequences(), self._migrating() as config:
+            has = MigrationContext.configure(config.attributes["connection"]).get_current_revision()
+            passed = [one.revision for one in _scripts().iterate_revisions(has, "base")] if has in _revisions() else []
+            if revision not in passed:
+                raise ValueError(
+                    f"{revision!r} is none of those that these tables have passed: {', '.join(passed) or 'none'}"
+                )
+            steps = [f"{one.revision}: {one.doc}" for one in _scripts().iterate_revisions(has, revision)]
+            command.downgrade(config, revision)
+        return steps
+
+    @contextlib.contextmanager
+    def _migrating(self) -> Iterator[Config]:
+        """Alembic's config with a connection that nobody else migrates with; committed at the end."""
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
-        with _consequences(), self._writing.begin() as connection:
+        with self._writing.begin() as connection:
             if connection.dialect.name == "postgresql":
                 connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
-            has = MigrationContext.configure(connection).get_current_revision()
-            if has is not None and has not in _revisions():
-                return
             config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            yield config
 
     def unlike(self) -> str:
         """Why the tables are not those of this release, in words; '' when they are. Makes nothing. Raises TryLater."""
@@ -115,7 +136,7 @@ class Ledger:
             return f"there is no file {database}"
         with _consequences(), self.engine.connect() as connection:
             has = MigrationContext.configure(connection).get_current_revision()
-        wants = ScriptDirectory(str(MIGRATIONS)).get_current_head()
+        wants = _scripts().get_current_head()
         if has is None:
             return "there are no tables in it"
         return "" if has == wants else f"its tables are of revision {has}, not of {wants}: another release's"
@@ -125,8 +146,12 @@ class Ledger:
         self.engine.dispose()
 
 
+def _scripts() -> ScriptDirectory:
+    return ScriptDirectory(str(MIGRATIONS))
+
+
 def _revisions() -> set[str]:
-    return {script.revision for script in ScriptDirectory(str(MIGRATIONS)).walk_revisions()}
+    return {script.revision for script in _scripts().walk_revisions()}
 
 
 def now_ms(session: Session) -> int:
