@@ -27,7 +27,7 @@ from schemas.records import Outcome
 from stream.connect import open_broker
 from stream.settings import StreamSettings
 from telemetry.traces import as_header
-from tests.telemetry.otlp import Collector, collector
+from tests.telemetry.otlp import Apart, collector_apart
 
 HOOK = "ctingress.on_complete"
 PATIENCE_S = 120.0
@@ -48,7 +48,7 @@ def _wait_for(look: Callable[[], T | None], what: str, patience_s: float = PATIE
 class Road:
     """A running stack, as a user, a producer and an operator would use it."""
 
-    def __init__(self, stack: Stack, collector: Collector) -> None:
+    def __init__(self, stack: Stack, collector: Apart) -> None:
         """collector: where the stack's traces go."""
         self.stack = stack
         self.collector = collector
@@ -132,7 +132,7 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
     folder: Path = tmp_path_factory.mktemp("stack")
     stack = Stack(folder)
     before = dict(os.environ)
-    with collector() as made:
+    with collector_apart(tmp_path_factory.mktemp("collector")) as made:
         traced = {
             "OTEL_TRACES_EXPORTER": "otlp",
             "OTEL_EXPORTER_OTLP_ENDPOINT": made.endpoint,

@@ -1,12 +1,22 @@
-"""What a collector is to us: an OTLP receiver over gRPC that keeps the spans it is sent."""
+"""What a collector is to us: an OTLP receiver over gRPC that keeps the spans it is sent; here, or in a process of its own.
+
+python -m tests.telemetry.otlp FOLDER
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -69,6 +79,63 @@ def collector() -> Iterator[Collector]:
     server.stop(0).wait()
 
 
+@dataclass(frozen=True)
+class Apart:
+    """A collector in a process of its own: gRPC's threads do not go with a process that forks others."""
+
+    folder: Path
+
+    @property
+    def endpoint(self) -> str:
+        """For OTEL_EXPORTER_OTLP_ENDPOINT."""
+        return (self.folder / "endpoint").read_text()
+
+    def spans(self) -> list[Received]:
+        """All that came so far."""
+        whole = (self.folder / "spans").read_text().rpartition("\n")[0]
+        lines = [json.loads(line) for line in whole.splitlines()]
+        return [Received(**{**line, "links": tuple(line["links"])}) for line in lines]
+
+    def wait(self, enough: Callable[[list[Received]], bool], patience_s: float = 60.0) -> list[Received]:
+        """The spans once they are enough; fails with those that came when the time is over."""
+        deadline = time.monotonic() + patience_s
+        while not enough(found := self.spans()):
+            assert time.monotonic() < deadline, [span.name for span in found]
+            time.sleep(0.1)
+        return found
+
+
+@contextmanager
+def collector_apart(folder: Path) -> Iterator[Apart]:
+    """One that serves on a free port for the block; folder: where it keeps what it is sent."""
+    child = subprocess.Popen([sys.executable, "-m", __name__, str(folder)], cwd=Path(__file__).resolve().parents[2])
+    try:
+        deadline = time.monotonic() + 60
+        while not (folder / "endpoint").exists():
+            assert child.poll() is None and time.monotonic() < deadline, "the collector did not come up"
+            time.sleep(0.05)
+        yield Apart(folder)
+    finally:
+        child.terminate()
+        child.wait()
+
+
+def main(folder: Path) -> None:
+    """Serves until SIGTERM; a line of JSON for each span."""
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: stop.set())
+    with collector() as made, (folder / "spans").open("a", buffering=1) as out:
+        fresh = folder / "endpoint.new"
+        fresh.write_text(made.endpoint)
+        fresh.rename(folder / "endpoint")
+        while not stop.is_set():
+            with made.changed:
+                made.changed.wait_for(lambda: made.spans, 0.5)
+                new, made.spans[:] = list(made.spans), []
+            for span in new:
+                out.write(json.dumps(dataclasses.asdict(span)) + "\n")
+
+
 def _received(service: str, span: Any) -> Received:
     return Received(
         service, span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), span.start_time_unix_nano,
@@ -78,3 +145,7 @@ def _received(service: str, span: Any) -> Received:
 
 def _plain(attributes: Any) -> dict[str, Any]:
     return {one.key: getattr(one.value, one.value.WhichOneof("value")) for one in attributes}
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
