@@ -39,12 +39,12 @@ POLL_INTERVAL_S = 2.0
 class One:
     """An executor's loop in a thread, as python -m executor wires it; stop() is what SIGTERM does."""
 
-    def __init__(self, execute: Execute, asks: Registry, broker: KafkaBroker, group: str) -> None:
+    def __init__(self, execute: Execute, asks: Registry, broker: KafkaBroker, group: str, runtime: str) -> None:
         self.execute = execute
         self._asks = asks
         self._broker = broker
         self._stop = threading.Event()
-        consumer = broker.consumer([tasks_topic(RUNTIME)], group)
+        consumer = broker.consumer([tasks_topic(runtime)], group)
         assert isinstance(consumer, KafkaMember)
         self.member = consumer
         self._thread = threading.Thread(target=self._run, args=(group,), daemon=True)
@@ -81,6 +81,8 @@ class Group:
     def __init__(self, registry: Running, sandbox: SandboxedRuntime, bootstrap: str, folder: Path) -> None:
         self.registry = registry
         self.name = f"executor-{uuid.uuid4().hex[:8]}"
+        # of its own: another test's topic for py3.11 may have one partition alone, which two members cannot share
+        self.runtime = f"{RUNTIME}-{uuid.uuid4().hex[:8]}"
         settings = StreamSettings(
             bootstrap_servers=bootstrap,
             replication=1,
@@ -89,19 +91,19 @@ class Group:
         )
         self.broker = KafkaBroker(settings)
         self.admin = self.broker.admin()
-        self.admin.ensure_topics(topics((RUNTIME,)), 1, settings.max_message_bytes)
+        self.admin.ensure_topics(topics((self.runtime,)), 1, settings.max_message_bytes)
         self._sandbox = sandbox
         self._folder = folder
         self._made: list[One] = []
 
     def executor(self, slots: int = 1) -> One:
         settings = ExecutorSettings(
-            runtimes=f"{RUNTIME}={sys.executable}", registry=self.registry.internal, token_file=self._folder / "none",
+            runtimes=f"{self.runtime}={sys.executable}", registry=self.registry.internal, token_file=self._folder / "none",
             btrdb_endpoint="127.0.0.1:4411", memory_bytes=512 * MIB, wall_s=120, slots=slots,
         )  # fmt: skip
         asks = Registry(self.registry.internal, lambda: TOKEN, self.registry.ca, 5.0, 64 * MIB)
-        step = Execute(settings, asks, self.broker.producer(), {RUNTIME: self._sandbox}, uuid.uuid4().hex)
-        self._made.append(One(step, asks, self.broker, self.name))
+        step = Execute(settings, asks, self.broker.producer(), {self.runtime: self._sandbox}, uuid.uuid4().hex)
+        self._made.append(One(step, asks, self.broker, self.name, self.runtime))
         return self._made[-1]
 
     def invite(self, handler: Callable[..., Any], count: int = 1) -> list[str]:
@@ -112,10 +114,10 @@ class Group:
         for _ in range(count):
             event = Event(HOOK, str(uuid.uuid4()), ("north",), "a.zip", "", {"File": "a.zip", "DataSets": []})
             with self.registry.ledger.write() as session:
-                (recorded,) = record_events(session, [(event, [Match(view.id, view.version, "alice", RUNTIME)])])
+                (recorded,) = record_events(session, [(event, [Match(view.id, view.version, "alice", self.runtime)])])
             run_id = recorded.invitations[0].run_id
-            value = encode("task", to_plain(Task(run_id, "alice", RUNTIME, HOOK, 0)))
-            producer.send(tasks_topic(RUNTIME), value, key=run_id.encode())
+            value = encode("task", to_plain(Task(run_id, "alice", self.runtime, HOOK, 0)))
+            producer.send(tasks_topic(self.runtime), value, key=run_id.encode())
             ids.append(run_id)
         producer.flush(30)
         return ids
@@ -155,7 +157,7 @@ def test_a_handler_that_runs_several_times_the_poll_interval_runs_once_and_moves
         return "at last"
 
     one, other = group.executor(), group.executor()
-    topic = tasks_topic(RUNTIME)
+    topic = tasks_topic(group.runtime)
     until(lambda: one.partitions() and other.partitions(), "both to have partitions")
     before = one.generation(), other.generation()
 
