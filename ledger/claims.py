@@ -266,8 +266,7 @@ def _refusal(session: Session, row: RunRow, now: int, rules: Rules, own_cap: int
         return Drop(f"it has ended: {row.state}")
     if row.not_before_ms > now:
         return Later((row.not_before_ms - now) / 1000, "its time has not come")
-    mates = select(func.count()).where(RunRow.lost_with == row.lost_with, IS_RUNNING)
-    if row.lost_with is not None and session.scalar(mates):
+    if row.lost_with is not None and _running(session, row, "lost_with"):
         return Later(CAPPED_S, "it was lost together with another that runs now; they are tried one at a time")
     if rules.per_owner and _running(session, row, "owner") >= rules.per_owner:
         return Later(CAPPED_S, f"{row.owner} has {rules.per_owner} runs going, which is the cap for an owner")
