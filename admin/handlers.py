@@ -25,7 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="JSON instead of a table")]
 def list_(owner: Annotated[str, typer.Option(help="only this user's")] = "", json: Json = False) -> None:
     """Lists the living handlers."""
     with desk.ledger() as ledger, ledger.read() as session:
-        found = leaving.of_owner(session, owner) if owner else list_handlers(session)
+        found = list_handlers(session, owner=owner or None)
     _show(f"Handlers of {owner}" if owner else "Handlers", found, json)
 
 
@@ -40,7 +40,7 @@ def transfer(
     with desk.ledger() as ledger, ledger.write() as session:
         try:
             leaving.check_key(session, to)
-            mine = leaving.of_owner(session, owner)
+            mine = list_handlers(session, owner=owner)
             changed = mine if dry_run else leaving.transfer(session, owner, to, _who())
         except leaving.NoKey as error:
             raise fail(str(error)) from error
@@ -63,13 +63,13 @@ def resume(owner: Owner, dry_run: DryRun = False, json: Json = False) -> None:
 def purge(owner: Owner, dry_run: DryRun = False, json: Json = False) -> None:
     """Removes all handlers of a user, cancels their runs that wait, and forgets the sealed key."""
     with desk.ledger() as ledger, ledger.write() as session:
-        changed = leaving.of_owner(session, owner) if dry_run else leaving.purge(session, owner, _who())
+        changed = list_handlers(session, owner=owner) if dry_run else leaving.purge(session, owner, _who())
     _done("Would be removed" if dry_run else "Removed", changed, owner, json)
 
 
 def _set_paused(owner: str, paused: bool, dry_run: bool, json: bool) -> None:
     with desk.ledger() as ledger, ledger.write() as session:
-        changed = [view for view in leaving.of_owner(session, owner) if view.paused != paused]
+        changed = [view for view in list_handlers(session, owner=owner) if view.paused != paused]
         if not dry_run:
             try:
                 changed = [set_paused(session, view.id, paused, _who(), admin=True) for view in changed]

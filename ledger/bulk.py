@@ -8,11 +8,11 @@ from functools import cache
 from operator import itemgetter
 from typing import Any
 
-from sqlalchemy import ColumnElement, and_, false, or_
+from sqlalchemy import ColumnElement, and_, false, or_, select, update
 from sqlalchemy.orm import Session
 
 from ledger.engine import is_postgresql
-from ledger.tables import EventRow, RunRow, Table
+from ledger.tables import QUEUED, EventRow, RunRow, Table
 
 
 def insert_rows(session: Session, kind: type[Table], rows: Sequence[Mapping[str, Any]]) -> None:
@@ -34,6 +34,13 @@ def of_events(kind: type[EventRow] | type[RunRow], keys: Collection[tuple[str, s
     for hook, request_id in keys:
         ids[hook].append(request_id)
     return or_(false(), *(and_(kind.hook == hook, kind.request_id.in_(some)) for hook, some in ids.items()))
+
+
+def change_queued(session: Session, whose: ColumnElement[bool], **values: object) -> None:
+    """Changes the runs that wait, of an owner or a handler. Locked in the order of their ids, as claims do, against deadlocks."""
+    queued = (whose, RunRow.state == QUEUED)
+    in_order = select(RunRow.id).where(*queued).order_by(RunRow.id).with_for_update()
+    session.execute(update(RunRow).where(RunRow.id.in_(in_order), *queued).values(**values))
 
 
 @cache

@@ -13,7 +13,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import delete, select
+from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
 from ledger.engine import now_ms
@@ -49,6 +49,16 @@ def seen(session: Session, boot_hash: str, executor: Executor) -> None:
     session.flush()
 
 
+def served(session: Session, runtime: str, rules: Rules) -> bool:
+    """Whether an executor of that runtime is there."""
+    rows = session.scalars(select(ExecutorRow.runtimes).where(_heard_of(rules, now_ms(session))))
+    return any(runtime in json.loads(runtimes) for runtimes in rows)
+
+
+def _heard_of(rules: Rules, now: int) -> ColumnElement[bool]:
+    return ExecutorRow.seen_at_ms >= now - int(rules.lease_s * 500)  # half a lease: they say so several times in one
+
+
 class Shares:
     """How many slots each owner has and may have, as the ledger knows them now. An executor counts while it is heard of."""
 
@@ -59,8 +69,7 @@ class Shares:
         self._running: dict[str, Counter[str]] = defaultdict(Counter)  # by executor and owner
         if self._share >= 1:
             return
-        heard = now - int(rules.lease_s * 500)  # half a lease: executors say so several times in one
-        for row in session.scalars(select(ExecutorRow).where(ExecutorRow.seen_at_ms >= heard)):
+        for row in session.scalars(select(ExecutorRow).where(_heard_of(rules, now))):
             self._slots[row.boot_hash] = row.slots
             for runtime in json.loads(row.runtimes):
                 self._serving[runtime].append(row.boot_hash)

@@ -7,11 +7,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 
-from sqlalchemy import and_, insert, select, update
+from sqlalchemy import ColumnElement, and_, insert, select, update
 from sqlalchemy.orm import Session
 
+from ledger.bulk import change_queued
 from ledger.engine import is_postgresql, now_ms
-from ledger.tables import QUEUED, BlobRow, HandlerRow, HandlerVersionRow, RevisionRow, RunRow
+from ledger.tables import BlobRow, HandlerRow, HandlerVersionRow, RevisionRow, RunRow
 from schemas.records import Outcome
 
 
@@ -182,36 +183,33 @@ def register(session: Session, new: NewHandler, by: str) -> HandlerView:
     return view
 
 
-def list_handlers(session: Session, hook: str = "") -> list[HandlerView]:
-    """The living handlers of the hook (empty: of all), by id."""
-    query = (
-        select(HandlerRow, HandlerVersionRow).join(HandlerVersionRow, PRESENT).where(HandlerRow.removed_at_ms.is_(None))
-    )
-    if hook:
-        query = query.where(HandlerRow.hook == hook)
-    return [_view(row, version) for row, version in session.execute(query.order_by(HandlerRow.id))]
+def list_handlers(
+    session: Session, hook: str = "", *, name: str | None = None, owner: str | None = None
+) -> list[HandlerView]:
+    """The living handlers of that hook (empty: of all), name and owner (None: of all), by id. Of a hook and a name there is one at most."""
+    wanted = ((HandlerRow.hook, hook or None), (HandlerRow.name, name), (HandlerRow.owner, owner))
+    return _living(session, *(column == value for column, value in wanted if value is not None))
 
 
 def get_handler(session: Session, handler_id: int) -> HandlerView | None:
     """The living handler of that id, or None."""
-    found = session.execute(
-        select(HandlerRow, HandlerVersionRow)
-        .join(HandlerVersionRow, PRESENT)
-        .where(HandlerRow.id == handler_id, HandlerRow.removed_at_ms.is_(None))
-    ).first()
-    return None if found is None else _view(found[0], found[1])
+    return next(iter(_living(session, HandlerRow.id == handler_id)), None)
 
 
-def named(session: Session, name: str, hook: str = "") -> list[HandlerView]:
-    """The living handlers of that name, by id: of the hook (at most one), or of all."""
-    query = (
-        select(HandlerRow, HandlerVersionRow)
-        .join(HandlerVersionRow, PRESENT)
-        .where(HandlerRow.name == name, HandlerRow.removed_at_ms.is_(None))
-    )
-    if hook:
-        query = query.where(HandlerRow.hook == hook)
-    return [_view(row, version) for row, version in session.execute(query.order_by(HandlerRow.id))]
+def living(session: Session, handler_id: int) -> HandlerView:
+    """The living handler of that id. Raises NoSuchHandler."""
+    view = get_handler(session, handler_id)
+    if view is None:
+        raise NoSuchHandler(f"no handler has the id {handler_id}")
+    return view
+
+
+def changeable(session: Session, handler_id: int, by: str, admin: bool) -> HandlerView:
+    """The same. Raises NotOwner, too, unless by is its owner or admin is True."""
+    view = living(session, handler_id)
+    if view.owner != by and not admin:
+        raise NotOwner(view)
+    return view
 
 
 def owner_of(session: Session, handler_id: int) -> str | None:
@@ -225,18 +223,10 @@ def remove(session: Session, handler_id: int, by: str, admin: bool) -> HandlerVi
     Raises NoSuchHandler; NotOwner unless by is its owner or admin is True.
     """
     bump(session)
-    view = get_handler(session, handler_id)
-    if view is None:
-        raise NoSuchHandler(f"no handler has the id {handler_id}")
-    if view.owner != by and not admin:
-        raise NotOwner(view)
+    view = changeable(session, handler_id, by, admin)
     now = now_ms(session)
     session.execute(update(HandlerRow).where(HandlerRow.id == handler_id).values(removed_by=by, removed_at_ms=now))
-    queued = (RunRow.handler_id == handler_id, RunRow.state == QUEUED)
-    in_order = select(RunRow.id).where(*queued).order_by(RunRow.id).with_for_update()  # as claims do, against deadlocks
-    session.execute(
-        update(RunRow).where(RunRow.id.in_(in_order), *queued).values(state=Outcome.CANCELLED.value, ended_at_ms=now)
-    )
+    change_queued(session, RunRow.handler_id == handler_id, state=Outcome.CANCELLED.value, ended_at_ms=now)
     return view
 
 
@@ -304,6 +294,12 @@ def bump(session: Session) -> None:
         session.execute(insert(RevisionRow).values(id=1, number=1))
     if is_postgresql(session):
         session.flush()
+
+
+def _living(session: Session, *which: ColumnElement[bool]) -> list[HandlerView]:
+    query = select(HandlerRow, HandlerVersionRow).join(HandlerVersionRow, PRESENT)
+    query = query.where(HandlerRow.removed_at_ms.is_(None), *which).order_by(HandlerRow.id)
+    return [_view(row, version) for row, version in session.execute(query)]
 
 
 def _view(row: HandlerRow, version: HandlerVersionRow) -> HandlerView:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select, update
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
+from ledger.bulk import change_queued
 from ledger.credentials import refused_owners, seal
 from ledger.engine import Ledger, is_postgresql, now_ms
 from ledger.handlers import HandlerView, bump
-from ledger.tables import QUEUED, AttemptRow, CredentialRow, HandlerRow, RunRow
+from ledger.tables import AttemptRow, CredentialRow, HandlerRow, RunRow
 from ledger.versions import pause_for_key, resume_after_key
 from schemas.records import KEY_REFUSED, Outcome, Result
 
@@ -57,13 +58,7 @@ def rekey(session: Session, ledger: Ledger, owner: str, api_key: str) -> Rekeyed
     refused = bool(refused_owners(session, {owner}))
     seal(session, ledger, owner, api_key)
     if refused:
-        waiting = (RunRow.owner == owner, RunRow.state == QUEUED)
-        in_order = select(RunRow.id).where(*waiting).order_by(RunRow.id).with_for_update()  # as claims do
-        session.execute(
-            update(RunRow)
-            .where(RunRow.id.in_(in_order), *waiting)
-            .values(not_before_ms=now_ms(session), invited_at_ms=None)
-        )
+        change_queued(session, RunRow.owner == owner, not_before_ms=now_ms(session), invited_at_ms=None)
     resumed = tuple(resume_after_key(session, owner))
     theirs = select(func.count()).select_from(HandlerRow)
     count = session.scalar(theirs.where(HandlerRow.owner == owner, HandlerRow.removed_at_ms.is_(None))) or 0

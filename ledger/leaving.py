@@ -5,19 +5,15 @@ from __future__ import annotations
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from ledger.bulk import change_queued
 from ledger.engine import now_ms
 from ledger.handlers import HandlerView, bump, list_handlers, remove
-from ledger.tables import QUEUED, CredentialRow, HandlerRow, RunRow
+from ledger.tables import CredentialRow, HandlerRow, RunRow
 from ledger.versions import KEY_REFUSED
 
 
 class NoKey(Exception):
     """Nobody's handlers can be given to who has no sealed key, or one that BTrDB refuses."""
-
-
-def of_owner(session: Session, owner: str) -> list[HandlerView]:
-    """The owner's living handlers, by id."""
-    return [view for view in list_handlers(session) if view.owner == owner]
 
 
 def check_key(session: Session, owner: str) -> None:
@@ -37,7 +33,7 @@ def transfer(session: Session, owner: str, to: str, by: str) -> list[HandlerView
     """
     bump(session)  # first, as in rekey(): a key that is refused at the same time comes before or after
     check_key(session, to)
-    mine = [view.id for view in of_owner(session, owner)]
+    mine = [view.id for view in list_handlers(session, owner=owner)]
     now = now_ms(session)
     session.execute(
         update(HandlerRow)
@@ -47,15 +43,9 @@ def transfer(session: Session, owner: str, to: str, by: str) -> list[HandlerView
     session.execute(
         update(HandlerRow).where(HandlerRow.id.in_(mine)).values(owner=to, updated_by=by, updated_at_ms=now)
     )
-    waiting = (RunRow.handler_id.in_(mine), RunRow.state == QUEUED)
-    in_order = (
-        select(RunRow.id).where(*waiting).order_by(RunRow.id).with_for_update()
-    )  # as claims do, against deadlocks
-    session.execute(
-        update(RunRow).where(RunRow.id.in_(in_order), *waiting).values(owner=to, not_before_ms=now, invited_at_ms=None)
-    )
+    change_queued(session, RunRow.handler_id.in_(mine), owner=to, not_before_ms=now, invited_at_ms=None)
     session.expire_all()
-    return [view for view in of_owner(session, to) if view.id in mine]
+    return [view for view in list_handlers(session, owner=to) if view.id in mine]
 
 
 def purge(session: Session, owner: str, by: str) -> list[HandlerView]:
@@ -64,6 +54,6 @@ def purge(session: Session, owner: str, by: str) -> list[HandlerView]:
     What has begun goes on to its end; should it be handed back, nobody has a key for it any more. Bumps the revision.
     """
     bump(session)
-    gone = [remove(session, view.id, by, admin=True) for view in of_owner(session, owner)]
+    gone = [remove(session, view.id, by, admin=True) for view in list_handlers(session, owner=owner)]
     session.execute(delete(CredentialRow).where(CredentialRow.owner == owner))
     return gone

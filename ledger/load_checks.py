@@ -10,8 +10,7 @@ from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from ledger.engine import is_postgresql, now_ms, storable
-from ledger.rules import Rules
-from ledger.tables import ExecutorRow, LoadCheckRow
+from ledger.tables import LoadCheckRow
 
 OLD_MS = 120_000  # nobody waits that long; who asked has died
 
@@ -34,13 +33,6 @@ class Verdict:
     loads: bool | None
     text: str
     lacking: tuple[str, ...]
-
-
-def served(session: Session, runtime: str, rules: Rules) -> bool:
-    """Whether an executor of that runtime has been heard of within half a lease."""
-    heard = now_ms(session) - int(rules.lease_s * 500)
-    rows = session.scalars(select(ExecutorRow.runtimes).where(ExecutorRow.seen_at_ms >= heard))
-    return any(runtime in json.loads(runtimes) for runtimes in rows)
 
 
 def ask(session: Session, check: LoadCheck) -> None:

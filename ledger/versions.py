@@ -9,7 +9,7 @@ from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from ledger.engine import now_ms
-from ledger.handlers import HandlerView, NoSuchHandler, NotOwner, Options, bump, get_handler, options_of
+from ledger.handlers import HandlerView, Options, bump, changeable, living, options_of
 from ledger.tables import HandlerRow, HandlerVersionRow
 
 KEY_REFUSED = "BTrDB refuses the API key"
@@ -67,7 +67,7 @@ def rollback(session: Session, handler_id: int, number: int, by: str, admin: boo
     Raises NoSuchHandler, NoSuchVersion; NotOwner unless by is its owner or admin is True.
     """
     bump(session)
-    view = _changeable(session, handler_id, by, admin)
+    view = changeable(session, handler_id, by, admin)
     old = session.get(HandlerVersionRow, (handler_id, number))
     if old is None:
         raise NoSuchVersion(f"handler {view.name!r} has no version {number}; it has 0 to {view.version}")
@@ -84,7 +84,7 @@ def set_paused(session: Session, handler_id: int, paused: bool, by: str, admin: 
     Raises NoSuchHandler; NotOwner unless by is its owner or admin is True; WaitsForKey for resuming one that rekey() resumes.
     """
     bump(session)
-    view = _changeable(session, handler_id, by, admin)
+    view = changeable(session, handler_id, by, admin)
     if not paused and view.pause_reason:
         raise WaitsForKey(f"handler {view.name!r} is paused because {view.pause_reason} of {view.owner}")
     if view.paused != paused or view.pause_reason:
@@ -113,21 +113,6 @@ def resume_after_key(session: Session, owner: str) -> list[HandlerView]:
         session.execute(update(HandlerRow).where(*theirs).values(paused=False, pause_reason=""))
         session.expire_all()
     return [living(session, handler_id) for handler_id in ids]
-
-
-def living(session: Session, handler_id: int) -> HandlerView:
-    """The living handler of that id. Raises NoSuchHandler."""
-    view = get_handler(session, handler_id)
-    if view is None:
-        raise NoSuchHandler(f"no handler has the id {handler_id}")
-    return view
-
-
-def _changeable(session: Session, handler_id: int, by: str, admin: bool) -> HandlerView:
-    view = living(session, handler_id)
-    if view.owner != by and not admin:
-        raise NotOwner(view)
-    return view
 
 
 def _change(session: Session, handler_id: int, **values: object) -> None:

@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 
 from callers import ApiKeys, Caller
 from ledger import Ledger
-from ledger.handlers import HandlerView, NoSuchHandler, get_handler, named
+from ledger.handlers import HandlerView, NoSuchHandler, list_handlers, living
 from registry.refuse import Refusal
 from schemas.contracts import hook_names
 from schemas.generated import eventprocapi_pb2 as api
@@ -31,14 +31,11 @@ class Calls(EventProcessingServiceServicer):
 def meant(session: Session, ref: api.HandlerRef) -> HandlerView:
     """The living handler that is meant. Raises NoSuchHandler; Refusal when it is not told, or the name stands for several."""
     if ref.id:
-        view = get_handler(session, ref.id)
-        if view is None:
-            raise NoSuchHandler(f"no handler has the id {ref.id}")
-        return view
+        return living(session, ref.id)
     if not ref.name:
         raise Refusal.invalid("handler", "is not told; it should be a handler's id or its name")
     check_hook(ref.hook)
-    views = named(session, ref.name, ref.hook)
+    views = list_handlers(session, ref.hook, name=ref.name)
     if not views:
         where = f" on hook {ref.hook}" if ref.hook else ""
         raise NoSuchHandler(f"no handler has the name {ref.name[:100]!r}{where}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from threading import Condition
 
 from ledger import Ledger, load_checks
+from ledger.executors import served
 from ledger.rules import Rules
 from schemas.errors import TryLater
 
@@ -58,7 +59,7 @@ class Elsewhere:
     def ask(self, asked: Asked, wait_s: float) -> Told:
         """As Checks.ask; polls the ledger meanwhile. Blocks."""
         with self._ledger.read() as session:
-            if not load_checks.served(session, asked.runtime, self._rules):
+            if not served(session, asked.runtime, self._rules):
                 return Told(None, f"no executor of {asked.runtime} is there now")
         check = load_checks.LoadCheck(asked.id, asked.runtime, asked.hook, asked.blob, asked.requirements)
         with self._ledger.write() as session:

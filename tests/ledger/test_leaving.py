@@ -4,8 +4,8 @@ import pytest
 
 from ledger import Ledger
 from ledger.credentials import seal, unseal
-from ledger.handlers import revision
-from ledger.leaving import NoKey, of_owner, purge, transfer
+from ledger.handlers import list_handlers, revision
+from ledger.leaving import NoKey, purge, transfer
 from ledger.runs import views
 from ledger.tables import QUEUED
 from schemas.records import Outcome
@@ -25,7 +25,7 @@ def test_handlers_and_what_waits_go_to_another_under_whose_key_they_run(
 
     with ledger.read() as session:
         assert [(view.id, view.owner, view.updated_by) for view in moved] == [(mine.id, "bob", "admin:root")]
-        assert of_owner(session, "alice") == [] and len(of_owner(session, "bob")) == 2
+        assert list_handlers(session, owner="alice") == [] and len(list_handlers(session, owner="bob")) == 2
         assert revision(session) > before
         (run,) = views(session, [waiting.run_id])
         assert (run.owner, run.state) == ("bob", QUEUED)
@@ -43,7 +43,7 @@ def test_nothing_goes_to_somebody_without_a_good_key(key: str, ledger: Ledger, h
         transfer(session, "alice", "bob", "admin:root")
 
     with ledger.read() as session:
-        assert len(of_owner(session, "alice")) == 1
+        assert len(list_handlers(session, owner="alice")) == 1
 
 
 def test_purging_removes_cancels_and_forgets_the_key_and_leaves_others_alone(
@@ -62,3 +62,11 @@ def test_purging_removes_cancels_and_forgets_the_key_and_leaves_others_alone(
         assert unseal(session, ledger, "bob") == "B" * 40
         states = {run.handler_name: run.state for run in views(session, ids)}
         assert states == {"mine": Outcome.CANCELLED, "bobs": QUEUED}
+
+
+def test_the_handlers_of_nobody_are_none_and_not_all(ledger: Ledger, handler: Handler) -> None:
+    handler("stays")
+
+    with ledger.write() as session:
+        assert purge(session, "", "admin") == []
+        assert len(list_handlers(session)) == 1

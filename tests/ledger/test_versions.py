@@ -5,7 +5,17 @@ from __future__ import annotations
 import pytest
 
 from ledger import Ledger
-from ledger.handlers import NoSuchHandler, NotOwner, Options, blob, get_handler, matchable, named, remove, revision
+from ledger.handlers import (
+    NoSuchHandler,
+    NotOwner,
+    Options,
+    blob,
+    get_handler,
+    list_handlers,
+    matchable,
+    remove,
+    revision,
+)
 from ledger.versions import (
     NoSuchVersion,
     WaitsForKey,
@@ -98,9 +108,9 @@ def test_a_handler_is_found_by_its_name(ledger: Ledger, handler: Handler) -> Non
     view, elsewhere = handler("fault"), handler("fault", hook="another.hook")
 
     with ledger.write() as session:
-        assert [one.id for one in named(session, "fault")] == [view.id, elsewhere.id]
-        assert [one.id for one in named(session, "fault", HOOK)] == [view.id]
-        assert named(session, "Fault") == []
+        assert [one.id for one in list_handlers(session, name="fault")] == [view.id, elsewhere.id]
+        assert [one.id for one in list_handlers(session, HOOK, name="fault")] == [view.id]
+        assert list_handlers(session, name="Fault") == []
         remove(session, view.id, "alice", False)
-        assert named(session, "fault", HOOK) == []
+        assert list_handlers(session, HOOK, name="fault") == []
         assert get_handler(session, view.id) is None
