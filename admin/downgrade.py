@@ -6,10 +6,9 @@ from typing import Annotated
 
 import typer
 
+from admin import desk
 from admin.say import fail, out
 from admin.settings import AdminSettings
-from ledger import Ledger
-from schemas.errors import TryLater
 from telemetry.settings import from_environment
 
 
@@ -22,15 +21,11 @@ def downgrade(
     """Takes the ledger's tables back to an earlier revision. What later ones have noted is dropped."""
     if not yes:
         raise fail("what later releases have noted is dropped. Stop their stations, make a backup, then say --yes", 2)
-    ledger = Ledger.open(from_environment(AdminSettings).ledger_url)
-    try:
-        steps = ledger.migrate_back(revision)
-    except ValueError as error:
-        raise fail(str(error)) from None
-    except TryLater as error:
-        raise fail(error.reason, 75) from None
-    finally:
-        ledger.close()
+    with desk.any_ledger(from_environment(AdminSettings).ledger_url) as ledger:
+        try:
+            steps = ledger.migrate_back(revision)
+        except ValueError as error:
+            raise fail(str(error)) from None
     for step in steps:
         out.print(f"taken back {step}", markup=False)
     out.print(f"the tables are of revision {revision} now")

@@ -10,7 +10,7 @@ from admin import desk
 from admin.say import out
 from admin.settings import AdminSettings
 from ledger.settings import KeepSettings
-from schemas.topics import DAY_MS, DEAD_LETTERS
+from schemas.topics import DEAD_LETTERS
 from schemas.topics import topics as all_topics
 from stream.settings import StreamSettings
 from telemetry.settings import from_environment
@@ -40,6 +40,6 @@ def topics(
     with desk.broker() as broker:
         admin = broker.admin()
         admin.ensure_topics(wanted, belt.replication, belt.max_message_bytes)
-        admin.keep(DEAD_LETTERS, int(keeping.dead_letters_days * DAY_MS) or -1)
+        admin.keep(DEAD_LETTERS, keeping.dead_letters_ms())
     for topic in wanted:
         out.print(topic.name)

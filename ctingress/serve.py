@@ -29,6 +29,7 @@ from stream.settings import StreamSettings
 from telemetry import certificates, logs, metrics, traces
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
+from telemetry.threads import Threads
 
 log = structlog.get_logger()
 
@@ -84,18 +85,15 @@ def main() -> int:
         )
         for _ in range(settings.workers)
     ]  # fmt: skip
-    failures: list[BaseException] = []
     certificates.watch(settings.cert)
     server = _server(settings, make_app(_desk(settings, ledger, keep, limits, wake)))
-    threads = [
-        threading.Thread(target=_work, args=(worker, stop, wake, failures), name="worker", daemon=True)
-        for worker in crew
-    ]
-    threads.append(threading.Thread(target=server.run, name="http", daemon=True))
-    for thread in threads:
-        thread.start()
+    threads = Threads(stop)
+    for worker in crew:
+        threads.start("worker", _work, worker, stop, wake)
+    http = threading.Thread(target=server.run, name="http", daemon=True)
+    http.start()
     next_look = time.monotonic()
-    while not (stop.wait(IDLE_S) or failures or not threads[-1].is_alive()):
+    while not stop.wait(IDLE_S) and http.is_alive():
         health.turn()
         _measure(ledger, health)
         if keep_days and time.monotonic() >= next_look:
@@ -104,13 +102,11 @@ def main() -> int:
     stop.set()
     wake.set()
     server.should_exit = True
-    threads[-1].join(timeout=10)
+    http.join(timeout=10)
     broker.close()
     ledger.close()
     traces.close()
-    if failures:
-        log.error("a worker broke down", error=repr(failures[0]))
-    return 1 if failures else 0
+    return 1 if threads.failed else 0
 
 
 def _desk(settings: ServeSettings, ledger: Ledger, keep: ObjectStore, limits: Limits, wake: threading.Event) -> Desk:
@@ -128,20 +124,16 @@ def _server(settings: ServeSettings, app: object) -> uvicorn.Server:
     return uvicorn.Server(config)
 
 
-def _work(worker: Worker, stop: threading.Event, wake: threading.Event, failures: list[BaseException]) -> None:
-    try:
-        while not stop.is_set():
-            try:
-                busy = worker.turn()
-            except TryLater as error:
-                log.warning("waiting", reason=error.reason)
-                busy = False
-            if not busy:
-                wake.wait(IDLE_S)
-                wake.clear()
-    except BaseException as error:
-        failures.append(error)
-        raise
+def _work(worker: Worker, stop: threading.Event, wake: threading.Event) -> None:
+    while not stop.is_set():
+        try:
+            busy = worker.turn()
+        except TryLater as error:
+            log.warning("waiting", reason=error.reason)
+            busy = False
+        if not busy:
+            wake.wait(IDLE_S)
+            wake.clear()
 
 
 def forget(ledger: Ledger, keep: ObjectStore, age_s: float) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import structlog
 
@@ -126,16 +126,3 @@ class Sweeper:
 
 def _reached(consumed: Offsets, ends: Offsets) -> bool:
     return all(consumed.get(partition, 0) >= end for partition, end in ends.items())
-
-
-def guarded(work: Callable[[], None], failed: Callable[[BaseException], None]) -> Callable[[], None]:
-    """The work for a thread whose failure must stop the process: failed is told what was raised."""
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as error:
-            failed(error)
-            raise
-
-    return run

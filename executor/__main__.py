@@ -22,7 +22,6 @@ from executor.sandbox.recycle import Lifetime
 from executor.sandbox.runtime import Runtime, SandboxedRuntime
 from executor.sandbox.sleep import SleepingRuntime
 from executor.settings import ExecutorSettings, available_memory, check_memory
-from executor.threads import Threads
 from objectstore import ObjectStore
 from schemas.topics import DEAD_LETTERS, RESULTS, tasks_topic
 from stream import loop
@@ -31,6 +30,7 @@ from stream.settings import StreamSettings
 from telemetry import logs, metrics, traces
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
+from telemetry.threads import Threads
 
 
 def main() -> int:

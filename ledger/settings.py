@@ -119,6 +119,10 @@ class KeepSettings(BaseSettings):
             redriven_ms=_ms(self.dead_letters_days),
         )
 
+    def dead_letters_ms(self) -> int:
+        """The topic's retention.ms; -1: for ever."""
+        return _ms(self.dead_letters_days) or -1
+
 
 def _ms(days: float) -> int | None:
     return int(days * DAY_MS) if days else None

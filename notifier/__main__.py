@@ -20,6 +20,7 @@ from stream.settings import StreamSettings
 from telemetry import logs, traces
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
+from telemetry.threads import Threads
 
 
 def main() -> int:
@@ -46,18 +47,8 @@ def main() -> int:
     book = open_book(belt, admin, producer)
     loop.until_ready(lambda: book.publish([("dead_letter", DEAD_LETTERS)]), health, "schemas", stop)
     sender = Sender(ledger, settings, health)
-    broken: list[BaseException] = []
-
-    def send() -> None:
-        try:
-            sender.run()
-        except BaseException as error:
-            broken.append(error)
-            stop.set()
-            raise
-
-    thread = threading.Thread(target=send, name="sender", daemon=True)
-    thread.start()
+    threads = Threads(stop)
+    thread = threads.start("sender", sender.run)
     consumer = broker.consumer([RESULTS], settings.group, instance=settings.instance)
     try:
         loop.run(
@@ -78,7 +69,7 @@ def main() -> int:
     broker.close()
     ledger.close()
     traces.close()
-    return 1 if broken else 0
+    return 1 if threads.failed else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""A thread that ends by an exception ends the executor."""
+"""A thread that ends by an exception ends its process."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import threading
 
 from structlog.testing import capture_logs
 
-from executor.threads import Threads
+from telemetry.threads import Threads
 
 
-def test_an_error_in_a_thread_is_logged_and_stops_the_executor() -> None:
+def test_an_error_in_a_thread_is_logged_and_stops_the_process() -> None:
     stop, done = threading.Event(), threading.Event()
     threads = Threads(stop)
 
