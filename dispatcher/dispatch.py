@@ -66,7 +66,8 @@ class Dispatch:
             except InvalidMessage as error:
                 rejected.append(Rejected(message, error.reason))
                 continue
-            spans.append(traces.start(f"dispatch {event.hook}", event.trace, "consumer", request_id=event.request_id))
+            came = traces.of_headers(message.headers)
+            spans.append(traces.start(f"dispatch {event.hook}", came, "consumer", request_id=event.request_id))
             events.append((replace(event, trace=spans[-1].traceparent), message))
         if events:
             try:
@@ -118,7 +119,6 @@ class Dispatch:
 
     def _read(self, message: Message) -> Event:
         event = read_event(message.topic, message.value, message.headers)
-        event = replace(event, trace=traces.of_headers(message.headers))
         size = len(event.body())
         if size > self._event_bytes:
             raise InvalidMessage(
