@@ -28,11 +28,11 @@ class LoadCheck:
 
 @dataclass(frozen=True)
 class Verdict:
-    """loads: None when the sandbox could not say; lacking: modules that it will miss when it is called."""
+    """An executor's answer. loads: None when its sandbox could not say; lacking: modules that it will miss when it is called."""
 
     loads: bool | None
     text: str
-    lacking: tuple[str, ...]
+    lacking: tuple[str, ...] = ()
 
 
 def ask(session: Session, check: LoadCheck) -> None:

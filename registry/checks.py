@@ -14,6 +14,7 @@ from threading import Condition
 
 from ledger import Ledger, load_checks
 from ledger.executors import served
+from ledger.load_checks import Verdict
 from ledger.rules import Rules
 from schemas.errors import TryLater
 
@@ -26,15 +27,6 @@ LOOK_S = 0.5
 """Between two looks into the ledger for checks that were asked at another registry."""
 
 
-@dataclass(frozen=True)
-class Told:
-    """An executor's answer. loads: None when its sandbox could not say. lacking: modules it will miss when it is called."""
-
-    loads: bool | None
-    text: str
-    lacking: tuple[str, ...] = ()
-
-
 @dataclass(eq=False)
 class Asked:
     """One check. taken: an executor has it."""
@@ -45,7 +37,7 @@ class Asked:
     requirements: tuple[str, ...] = ()
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     taken: bool = False
-    told: Told | None = None
+    told: Verdict | None = None
 
 
 class Elsewhere:
@@ -56,11 +48,11 @@ class Elsewhere:
         self._rules = rules
         self._next_look = 0.0
 
-    def ask(self, asked: Asked, wait_s: float) -> Told:
+    def ask(self, asked: Asked, wait_s: float) -> Verdict:
         """As Checks.ask; polls the ledger meanwhile. Blocks."""
         with self._ledger.read() as session:
             if not served(session, asked.runtime, self._rules):
-                return Told(None, f"no executor of {asked.runtime} is there now")
+                return Verdict(None, f"no executor of {asked.runtime} is there now")
         check = load_checks.LoadCheck(asked.id, asked.runtime, asked.hook, asked.blob, asked.requirements)
         with self._ledger.write() as session:
             load_checks.ask(session, check)
@@ -72,9 +64,7 @@ class Elsewhere:
                 found = load_checks.verdict(session, asked.id)
         with self._ledger.write() as session:
             load_checks.withdraw(session, asked.id)
-        if found is None:
-            return Told(None, f"no executor answered within {wait_s:g} s")
-        return Told(found.loads, found.text, found.lacking)
+        return found or Verdict(None, f"no executor answered within {wait_s:g} s")
 
     def take(self, runtimes: Collection[str]) -> Asked | None:
         """One that was asked at another registry; looks every LOOK_S, however many executors poll. Raises TryLater."""
@@ -90,10 +80,10 @@ class Elsewhere:
             return None
         return Asked(check.runtime, check.hook, check.blob, check.requirements, check.id, taken=True)
 
-    def answer(self, check_id: str, told: Told) -> None:
+    def answer(self, check_id: str, told: Verdict) -> None:
         """What an executor found for another registry. Raises TryLater."""
         with self._ledger.write() as session:
-            load_checks.answer(session, check_id, load_checks.Verdict(told.loads, told.text, told.lacking))
+            load_checks.answer(session, check_id, told)
 
 
 class Checks:
@@ -113,26 +103,26 @@ class Checks:
         self._seen: dict[str, float] = {}  # runtime -> until when an executor of it counts as there
         self._closed = False
 
-    def ask(self, runtime: str, hook: str, blob: bytes, requirements: tuple[str, ...] = ()) -> Told:
+    def ask(self, runtime: str, hook: str, blob: bytes, requirements: tuple[str, ...] = ()) -> Verdict:
         """Whether it loads in that runtime; blocks for wait_s at most."""
         if not self._wait_s:
-            return Told(None, "this installation does not check")
+            return Verdict(None, "this installation does not check")
         if not self._has(runtime) and self._elsewhere is not None:
             try:
                 return self._elsewhere.ask(Asked(runtime, hook, blob, requirements), self._wait_s)
             except TryLater as error:
-                return Told(None, error.reason)
+                return Verdict(None, error.reason)
         with self._changed:
             if not self._has(runtime):
-                return Told(None, f"no executor of {runtime} is there now")
+                return Verdict(None, f"no executor of {runtime} is there now")
             if len(self._asked) >= self._at_once:
-                return Told(None, "too many handlers are being registered")
+                return Verdict(None, "too many handlers are being registered")
             asked = Asked(runtime, hook, blob, requirements)
             self._asked[asked.id] = asked
             self._changed.notify_all()
             self._changed.wait_for(lambda: asked.told is not None or self._closed, self._wait_s)
             del self._asked[asked.id]
-        return asked.told or Told(None, f"no executor answered within {self._wait_s:g} s")
+        return asked.told or Verdict(None, f"no executor answered within {self._wait_s:g} s")
 
     def take(self, runtimes: Collection[str], wait_s: float) -> tuple[Asked | None, float]:
         """The next check of these runtimes, or None and after how many seconds to ask again; blocks for wait_s at most."""
@@ -149,7 +139,7 @@ class Checks:
                 self._polls -= 1
                 self._present(runtimes, BETWEEN_S)
 
-    def answer(self, check_id: str, told: Told) -> None:
+    def answer(self, check_id: str, told: Verdict) -> None:
         """What an executor found; nothing happens when the registration waits no more."""
         with self._changed:
             asked = self._asked.get(check_id)

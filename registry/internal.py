@@ -25,10 +25,11 @@ from ledger.claims import (
 from ledger.credentials import unseal
 from ledger.executors import Executor
 from ledger.handlers import blob
+from ledger.load_checks import Verdict
 from ledger.logs import append
 from ledger.rules import Rules
 from registry.auth import ServiceTokens
-from registry.checks import Checks, Told
+from registry.checks import Checks
 from registry.refuse import Refusal, answered
 from schemas.generated import executorapi_pb2 as api
 from schemas.generated.executorapi_pb2_grpc import ExecutorServiceServicer
@@ -171,7 +172,7 @@ class Executors(ExecutorServiceServicer):
         """Whether it loads."""
         self._tokens.check(context.invocation_metadata())
         loads = {api.LOADS: True, api.REFUSED: False}.get(request.verdict)
-        self._checks.answer(request.id, Told(loads, request.text, tuple(request.lacking)))
+        self._checks.answer(request.id, Verdict(loads, request.text, tuple(request.lacking)))
         return api.AnswerCheckResponse()
 
     @answered

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 from sqlalchemy import func, select
 
+from ledger.load_checks import Verdict
 from ledger.tables import LoadCheckRow
-from registry.checks import Checks, Told
+from registry.checks import Checks
 from schemas.generated import executorapi_pb2 as api
 from tests.registry_server import TOKEN, Running, bearer, pickled, refusal, running
 
@@ -105,7 +106,7 @@ def test_a_check_goes_to_one_executor_of_its_runtime_alone() -> None:
 
     assert other is None and again is None
     assert mine is not None and mine.blob == b"blob"
-    checks.answer(mine.id, Told(True, ""))
+    checks.answer(mine.id, Verdict(True, ""))
     asking.join(30)
     assert not asking.is_alive()
 
@@ -114,7 +115,7 @@ def test_no_answer_in_time_is_an_answer_too() -> None:
     checks = Checks(wait_s=0.05, at_once=2)
     checks.take(["py3.7"], 0)
 
-    assert checks.ask("py3.7", "hook", b"") == Told(None, "no executor answered within 0.05 s")
+    assert checks.ask("py3.7", "hook", b"") == Verdict(None, "no executor answered within 0.05 s")
 
 
 def test_polls_beyond_the_threads_there_are_come_back_at_once() -> None:
