@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, and_, delete, func, select, text, update
 from sqlalchemy.orm import Session
 
+from ledger.conditions import IS_RUNNING
 from ledger.credentials import refused_owners
 from ledger.engine import is_postgresql, now_ms
 from ledger.executors import Executor, Shares, seen
@@ -19,7 +20,6 @@ from ledger.fair import CHUNK, own_caps
 from ledger.notify import close_run
 from ledger.rules import Rules
 from ledger.tables import (
-    IS_RUNNING,
     QUEUED,
     REPORTED,
     RUNNING,

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from sqlalchemy import ColumnElement, delete, select
 from sqlalchemy.orm import Session
 
+from ledger.conditions import IS_RUNNING
 from ledger.engine import now_ms
 from ledger.rules import Rules
-from ledger.tables import IS_RUNNING, ExecutorRow, RunRow
+from ledger.tables import ExecutorRow, RunRow
 
 AGAIN_MS = 2000  # a sign of life is written at most so often
 KEEP_MS = 3_600_000

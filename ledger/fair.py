@@ -15,12 +15,13 @@ from typing import TypeVar
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select, update
 from sqlalchemy.orm import Session
 
+from ledger.conditions import IS_RUNNING, WAITING
 from ledger.credentials import refused_owners
 from ledger.engine import is_postgresql, now_ms
 from ledger.executors import Shares
 from ledger.handlers import PRESENT
 from ledger.rules import Rules
-from ledger.tables import IS_RUNNING, QUEUED, WAITING, HandlerRow, HandlerVersionRow, RunRow
+from ledger.tables import QUEUED, HandlerRow, HandlerVersionRow, RunRow
 
 CHUNK = 500  # SQLite takes 32,766 parameters in a statement
 GROUPS_AT_ONCE = 200

@@ -11,6 +11,7 @@ from sqlalchemy import Select, and_, case, func, not_, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from ledger.bulk import of_events
+from ledger.conditions import WAITING
 from ledger.engine import now_ms
 from ledger.fair import CHUNK
 from ledger.handlers import FAILURES, NONE
@@ -24,7 +25,6 @@ from ledger.tables import (
     RUNNING,
     SENDING,
     SENT,
-    WAITING,
     EventRow,
     HandlerVersionRow,
     NotificationRow,

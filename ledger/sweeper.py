@@ -9,10 +9,11 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from ledger.claims import end_attempt, locked, requeue
+from ledger.conditions import WAITING
 from ledger.engine import is_postgresql, now_ms
 from ledger.notify import close_run
 from ledger.rules import MailRules, Rules
-from ledger.tables import REPORTED, RUNNING, WAITING, HeartbeatRow, LeaderRow, RunRow
+from ledger.tables import REPORTED, RUNNING, HeartbeatRow, LeaderRow, RunRow
 from schemas.records import Outcome, RunError
 
 REGISTRY = "registry"

@@ -12,10 +12,7 @@ from sqlalchemy import (
     LargeBinary,
     String,
     Text,
-    and_,
     false,
-    func,
-    literal_column,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
@@ -214,17 +211,10 @@ class RunRow(Table):
     ended_at_ns: Mapped[int] = mapped_column(BigInteger, default=0)
     cpu_s: Mapped[float] = mapped_column(Float, default=0.0)
     peak_memory_bytes: Mapped[int] = mapped_column(BigInteger, default=0)
-    texts_removed_at_ms: Mapped[int | None] = mapped_column(
-        BigInteger
-    )  # text, log, message and traceback, for their age
+    # text, log, message and traceback, for their age
+    texts_removed_at_ms: Mapped[int | None] = mapped_column(BigInteger)
     traceparent: Mapped[str] = mapped_column(String(55), default="", server_default="")  # W3C; where its email belongs
     mail_removed: Mapped[bool] = mapped_column(Boolean, default=False, server_default=false())
-
-
-# the conditions of partial indexes, to be said as they stand there: a bound parameter would not match them
-WAITING = RunRow.state == literal_column("'queued'")
-# By the few leases: lower(), for an index by state would bring up all runs there ever were (so would a GROUP BY owner).
-IS_RUNNING = and_(RunRow.lease_until_ms > 0, func.lower(RunRow.state) == RUNNING)
 
 
 class AttemptRow(Table):
