@@ -1,14 +1,26 @@
-"""What several folders' tests share: one real Kafka for the session."""
+"""What several folders' tests share: a ledger, one real Kafka for the session."""
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from cryptography.fernet import Fernet
 
 from devstack import kafka
 from devstack.supervisor import Process, Supervisor
+from ledger import Ledger
 from tests import containers
 from tests.secure_kafka import SecureKafka, free_ports, loopback, secure_kafka
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    """A migrated ledger in SQLite; folders whose tests need another have their own."""
+    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", [Fernet.generate_key().decode()])
+    opened.migrate()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,6 @@ from typing import Any
 import btrdb
 import httpx
 import pytest
-from cryptography.fernet import Fernet
 from sqlalchemy import text
 from starlette.testclient import TestClient
 
@@ -58,14 +57,6 @@ def broker() -> MemoryBroker:
     broker = MemoryBroker()
     broker.admin().ensure_topics(topics(("py3.11",), 1), 1, 8 * MIB)
     return broker
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", [Fernet.generate_key().decode()])
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

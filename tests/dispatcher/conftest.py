@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import pytest
-from cryptography.fernet import Fernet
 
 from ledger import Ledger
 from ledger.handlers import HandlerView, NewHandler, register
@@ -18,14 +16,6 @@ from stream.messages import Message
 
 HOOK = "ctingress.on_complete"
 RUNTIME = "py3.11"
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", [Fernet.generate_key().decode()])
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from telemetry.health import Health
 from tests.executor.conftest import until
 from tests.executor.sandbox.conftest import pickled
 from tests.registry_server import HOOK, TOKEN, Running, running
+from tests.stream.members import generation
 
 RUNTIME = "py3.11"
 POLL_INTERVAL_S = 2.0
@@ -59,9 +60,7 @@ class One:
 
     def generation(self) -> int:
         """The group's generation as this member knows it: it grows with every rebalance."""
-        client = self.member._client
-        found = client._coordinator.generation_if_stable() if client is not None else None
-        return int(found.generation_id) if found is not None else -1
+        return generation(self.member) if self.member._client is not None else -1
 
     def partitions(self) -> int:
         return len(self.member.assignment())

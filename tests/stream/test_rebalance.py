@@ -11,7 +11,7 @@ from schemas.topics import Topic
 from stream.kafka import KafkaBroker
 from stream.kafka_member import KafkaMember
 from stream.settings import StreamSettings
-from tests.stream.test_static import turning
+from tests.stream.members import stable, turning
 
 PARTITIONS = 6
 
@@ -46,10 +46,6 @@ def ground(kafka_bootstrap: str) -> Iterator[Ground]:
     made = Ground(kafka_bootstrap)
     yield made
     made.broker.close()
-
-
-def stable(member: KafkaMember) -> bool:
-    return member._client._coordinator.generation_if_stable() is not None
 
 
 def test_a_member_goes_on_with_its_partitions_while_another_holds_the_rebalance_up(ground: Ground) -> None:

@@ -2,29 +2,13 @@
 
 from __future__ import annotations
 
-import time
 import uuid
-from collections.abc import Callable
 
 from schemas.topics import Topic
 from stream.kafka import KafkaBroker
 from stream.kafka_member import KafkaMember
 from stream.settings import StreamSettings
-
-PATIENCE_S = 60.0
-
-
-def turning(members: list[KafkaMember], true: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not true():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s for {what}"
-        for member in members:
-            member.poll(0.05, 10)
-
-
-def generation(member: KafkaMember) -> int:
-    found = member._client._coordinator.generation_if_stable()
-    return int(found.generation_id) if found is not None else -1
+from tests.stream.members import generation, turning
 
 
 def test_a_member_that_restarts_under_its_name_moves_no_partition(kafka_bootstrap: str) -> None:

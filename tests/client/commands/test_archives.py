@@ -13,7 +13,6 @@ from typing import Any
 import btrdb
 import pytest
 import uvicorn
-from cryptography.fernet import Fernet
 from structlog.testing import capture_logs
 
 from btrdbextras.commands import http
@@ -61,14 +60,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     running = start(tmp_path_factory.mktemp("btrdb"))
     yield running
     running.server.stop()
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", [Fernet.generate_key().decode()])
-    opened.migrate()
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
