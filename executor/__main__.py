@@ -58,15 +58,7 @@ def main() -> int:
     except (SandboxUnavailable, ValueError) as error:
         print(f"executor: {error}", file=sys.stderr)
         return 2
-    registry = Registry(
-        settings.registry,
-        lambda: settings.token_file.read_text().strip(),
-        settings.registry_ca,
-        settings.registry_timeout_s,
-        settings.answer_bytes,
-        settings.slots,
-        tuple(interpreters),
-    )
+    registry = _registry(settings, tuple(interpreters))
     belt = from_environment(StreamSettings)
     broker = open_broker(belt)
     producer = broker.producer()
@@ -108,6 +100,18 @@ def main() -> int:
     if spool is not None:
         spool.close()
     return 1 if threads.failed else 0
+
+
+def _registry(settings: ExecutorSettings, runtimes: tuple[str, ...]) -> Registry:
+    return Registry(
+        settings.registry,
+        lambda: settings.token_file.read_text().strip(),
+        settings.registry_ca,
+        settings.registry_timeout_s,
+        settings.answer_bytes,
+        settings.slots,
+        runtimes,
+    )
 
 
 def _reach(registry: Registry, boot_id: str, name: str) -> None:
