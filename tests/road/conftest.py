@@ -1,4 +1,4 @@
-"""One stack of real processes for all road tests, with what they need to look into it."""
+"""One stack of real processes for all tests in this folder, with what they need to look into it."""
 
 import contextlib
 import datetime
@@ -52,8 +52,9 @@ class Road:
         """collector: where the stack's traces go."""
         self.stack = stack
         self.collector = collector
+        self.env = {**collector.env, **stack.layout.notebook_env(stack.bootstrap)}
         self.ledger = Ledger.open(stack.layout.ledger_url)
-        self.broker = open_broker(StreamSettings())
+        self.broker = open_broker(StreamSettings(bootstrap_servers=stack.bootstrap))
         self.producer = self.broker.producer()
 
     wait_for = staticmethod(_wait_for)
@@ -126,24 +127,25 @@ class Road:
         self.wait_for(lambda: self.pid(process) != old, f"{process} to be started again")
 
 
+@pytest.fixture(autouse=True)
+def _as_in_a_notebook(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment that `make up` tells, while a test walks the road; no longer, for others start Kafkas of their own."""
+    if "road" in request.fixturenames:
+        for name, value in request.getfixturevalue("road").env.items():
+            monkeypatch.setenv(name, value)
+
+
 @pytest.fixture(scope="session")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Road]:
     kafka.fetch(lambda text: None)
     folder: Path = tmp_path_factory.mktemp("stack")
     stack = Stack(folder)
-    before = dict(os.environ)
     with collector_apart(tmp_path_factory.mktemp("collector")) as made:
-        traced = {
-            "OTEL_TRACES_EXPORTER": "otlp",
-            "OTEL_EXPORTER_OTLP_ENDPOINT": made.endpoint,
-            "OTEL_BSP_SCHEDULE_DELAY": "200",
-        }
         try:
-            os.environ.update(traced)
-            stack.start(lambda text: None)
-            os.environ.update(stack.layout.notebook_env(stack.bootstrap))
+            with pytest.MonkeyPatch.context() as env:
+                for name, value in made.env.items():
+                    env.setenv(name, value)
+                stack.start(lambda text: None)
             yield Road(stack, made)
         finally:
             stack.stop()
-            os.environ.clear()
-            os.environ.update(before)

@@ -86,9 +86,13 @@ class Apart:
     folder: Path
 
     @property
-    def endpoint(self) -> str:
-        """For OTEL_EXPORTER_OTLP_ENDPOINT."""
-        return (self.folder / "endpoint").read_text()
+    def env(self) -> dict[str, str]:
+        """What a process needs to send its traces here, soon after they end."""
+        return {
+            "OTEL_TRACES_EXPORTER": "otlp",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": (self.folder / "endpoint").read_text(),
+            "OTEL_BSP_SCHEDULE_DELAY": "200",
+        }
 
     def spans(self) -> list[Received]:
         """All that came so far."""
