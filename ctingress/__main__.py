@@ -12,6 +12,7 @@ import tempfile
 import threading
 import uuid
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,9 +20,9 @@ import btrdb
 from btrdb.exceptions import BTrDBError
 
 from ctingress.describe import HOOK, Described, Unreadable
-from ctingress.ingest import Options, ingest, rfc3339
+from ctingress.ingest import Ingested, Options, ingest, rfc3339
 from ctingress.open import Limits
-from ctingress.pack import Received, pack
+from ctingress.pack import Packed, Received, pack
 from ctingress.refuse import BadArchive
 from ctingress.settings import IngressSettings
 from ctingress.watch import Watch, watch
@@ -45,7 +46,23 @@ def main() -> int:
     arguments = _arguments()
     _quiet()
     traces.setup("ctingress")
-    settings, stream_settings = from_environment(IngressSettings), from_environment(StreamSettings)
+    settings = from_environment(IngressSettings)
+    try:
+        with tempfile.TemporaryDirectory(prefix="ctingress-") as folder:
+            packed = None  # when a folder is watched
+            if arguments.watched is None:  # before all else: a wrong file is told even where nothing answers
+                given = [Received(path.name, path) for path in arguments.archive]
+                packed = pack(given, Path(folder), _limits(settings))
+            return _with_connections(arguments, settings, packed)
+    except BadArchive as error:
+        return _say(f"{arguments.archive[0].name}: {error}; nothing was written or published")
+    finally:
+        traces.close()
+
+
+def _with_connections(arguments: argparse.Namespace, settings: IngressSettings, packed: Packed | None) -> int:
+    """Connects to BTrDB and Kafka, and ingests what was packed, or what comes into the watched folder."""
+    stream_settings = from_environment(StreamSettings)
     key = settings.btrdb_api_key.get_secret_value() if settings.btrdb_api_key else None
     try:
         connection = btrdb.connect(settings.btrdb_endpoint, apikey=key)
@@ -53,45 +70,48 @@ def main() -> int:
         said = f"BTrDB at {settings.btrdb_endpoint} cannot be used: {_plainly(error)}; nothing was written or published"
         return _say(f"{said}. See BTRDB_ENDPOINTS, BTRDB_API_KEY and BTRDB_CA_BUNDLE")
     broker = open_broker(stream_settings)
-    producer = broker.producer()
     try:
-        open_book(stream_settings, broker.admin(), producer).publish([(HOOK, HOOK)])
-    except TryLater as error:
-        broker.close()
-        return _say(f"Kafka cannot be used: {error}; nothing was written or published")
-    limits = Limits(settings.max_files, settings.max_bytes, settings.max_ratio)
-    take = functools.partial(
-        ingest,
-        connection=connection,
-        producer=producer,
-        limits=limits,
-        largest_message=stream_settings.max_message_bytes,
-        timeout_s=settings.announce_timeout_s,
-        progress=_show,
-    )
-    options = Options(arguments.tags, arguments.prefix, arguments.timezone, arguments.request_id)
-    try:
-        if arguments.watched is not None:
+        producer = broker.producer()
+        try:
+            open_book(stream_settings, broker.admin(), producer).publish([(HOOK, HOOK)])
+        except TryLater as error:
+            return _say(f"Kafka cannot be used: {error}; nothing was written or published")
+        limits = _limits(settings)
+        take = functools.partial(
+            ingest,
+            connection=connection,
+            producer=producer,
+            limits=limits,
+            largest_message=stream_settings.max_message_bytes,
+            timeout_s=settings.announce_timeout_s,
+            progress=_show,
+        )
+        options = Options(arguments.tags, arguments.prefix, arguments.timezone, arguments.request_id)
+        if packed is None:
             return _watch(Watch(arguments.watched, options, take, limits, settle_s=arguments.settle), arguments.every)
-        with tempfile.TemporaryDirectory(prefix="ctingress-") as folder:
-            packed = pack([Received(path.name, path) for path in arguments.archive], Path(folder), limits)
-            ingested = take(packed.path, replace(options, file_name=packed.name))
-    except BadArchive as error:
-        return _say(f"{arguments.archive[0].name}: {error}; nothing was written or published")
+        return _ingest(packed, options, take)
+    finally:
+        broker.close()
+
+
+def _ingest(packed: Packed, options: Options, take: Callable[..., Ingested]) -> int:
+    try:
+        ingested = take(packed.path, replace(options, file_name=packed.name))
     except InvalidMessage as error:
-        return _say(f"{arguments.archive[0].name}: {error.reason}; nothing was written or published")
+        return _say(f"{packed.name}: {error.reason}; nothing was written or published")
     except NotWritten as error:
         return _say(f"{error}; no event was published. Ingesting the archive again adds nothing twice")
     except TryLater as error:
         return _say(f"the data is in BTrDB, but Kafka did not take the event: {error}. Ingest the archive again")
-    finally:
-        broker.close()
-        traces.close()
     read = sum(isinstance(data_set, Described) for data_set in ingested.data_sets)
     print(
         f"\n{read} of {len(ingested.data_sets)} data sets ingested; event published with RequestID {ingested.request_id}"
     )
     return 0
+
+
+def _limits(settings: IngressSettings) -> Limits:
+    return Limits(settings.max_files, settings.max_bytes, settings.max_ratio)
 
 
 def _quiet() -> None:

@@ -115,6 +115,10 @@ class Stack:
             alive=lambda: answers_ok(url.replace("/readyz", "/healthz")),
         )
 
+    def _member(self, station: str) -> str:
+        """A static member of its group (KIP-345): one that was killed has its partitions again as soon as it is back."""
+        return f"{station}-{self.layout.address}"
+
     def _btrdb(self) -> Process:
         layout, tls = self.layout, self.layout.certificates
         env = {
@@ -158,7 +162,8 @@ class Stack:
         )
 
     def _dispatcher(self) -> Process:
-        return self._station("dispatcher", {"SWEEPER_RECONCILE_EVERY_S": "30"})
+        env = {"SWEEPER_RECONCILE_EVERY_S": "30", "DISPATCHER_INSTANCE": self._member("dispatcher")}
+        return self._station("dispatcher", env)
 
     def _executor(self) -> Process:
         layout, tls = self.layout, self.layout.certificates
@@ -173,6 +178,7 @@ class Stack:
             "EXECUTOR_MEMORY_BYTES": str(MEMORY_BYTES),
             "EXECUTOR_RENEW_S": str(LEASE_S / 4),
             "EXECUTOR_GRACE_S": "10",
+            "EXECUTOR_INSTANCE": self._member("executor"),
         }
         return self._station("executor", env, ledger=False)
 
@@ -203,7 +209,7 @@ class Stack:
     def _notifier(self) -> Process:
         host, _, port = self.layout.at("smtp").partition(":")
         env = {"NOTIFIER_SMTP_HOST": host, "NOTIFIER_SMTP_PORT": port, "NOTIFIER_SMTP_SECURITY": "none"}
-        env["NOTIFIER_DOWNLOADS_ENDPOINT"] = self.layout.at("downloads")
+        env |= {"NOTIFIER_DOWNLOADS_ENDPOINT": self.layout.at("downloads"), "NOTIFIER_INSTANCE": self._member("notifier")}
         return self._station("notifier", {**env, "NOTIFIER_FROM": "eventproc@example.com"})
 
 

@@ -335,14 +335,23 @@ def test_the_command_says_what_is_wrong_with_how_it_was_called(command: Any, tmp
     assert zone.returncode == 2 and "Mars/Olympus" in zone.stderr
     request = command(str(path), "--request-id", "7")
     assert request.returncode == 2 and "'7' is no UUID" in request.stderr
-    bad = command(str(path))
-    assert bad.returncode == 1 and "nothing was written or published" in bad.stderr
-    assert len(bad.stderr.splitlines()) == 1, "one reason, without libraries' chatter"
-    assert command(str(tmp_path / "none.zip")).returncode == 1
+    for wrong, why in ((path, "a.zip: is no archive"), (tmp_path / "none.zip", "none.zip: there is no such file")):
+        bad = command(str(wrong))
+        assert bad.returncode == 1 and why in bad.stderr and "nothing was written or published" in bad.stderr
+        assert len(bad.stderr.splitlines()) == 1, "one reason, without libraries' chatter, whether Kafka answers or not"
 
 
-def test_the_command_says_in_one_line_that_btrdb_refuses_the_key(command: Any, tmp_path: Path) -> None:
-    refused = command(str(tmp_path / "a.zip"), BTRDB_API_KEY="wrong")
+def test_the_command_says_in_one_line_that_no_kafka_answers(command: Any, make_zip: MakeZip, cfg: Cfg) -> None:
+    path = make_zip({"a.cfg": cfg(), "a.dat": DAT})
+
+    away = command(str(path), EVENTPROC_KAFKA_REQUEST_TIMEOUT_MS="1000")
+
+    assert away.returncode == 1 and "127.0.0.1:1" in away.stderr and "nothing was written or published" in away.stderr
+    assert len(away.stderr.splitlines()) == 1
+
+
+def test_the_command_says_in_one_line_that_btrdb_refuses_the_key(command: Any, make_zip: MakeZip, cfg: Cfg) -> None:
+    refused = command(str(make_zip({"a.cfg": cfg(), "a.dat": DAT})), BTRDB_API_KEY="wrong")
 
     assert refused.returncode == 1
     assert len(refused.stderr.splitlines()) == 1
