@@ -17,7 +17,7 @@ from devstack.supervisor import Process, Supervisor
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_BYTES = 1 << 30  # of a handler
-LEASE_S = 20.0  # short, so that a kill -9 of the executor is made good while somebody watches
+LEASE_S = 12.0  # short, so that a kill -9 of the executor is made good while somebody watches
 
 Progress = Callable[[str], None]
 
@@ -209,7 +209,10 @@ class Stack:
     def _notifier(self) -> Process:
         host, _, port = self.layout.at("smtp").partition(":")
         env = {"NOTIFIER_SMTP_HOST": host, "NOTIFIER_SMTP_PORT": port, "NOTIFIER_SMTP_SECURITY": "none"}
-        env |= {"NOTIFIER_DOWNLOADS_ENDPOINT": self.layout.at("downloads"), "NOTIFIER_INSTANCE": self._member("notifier")}
+        env |= {
+            "NOTIFIER_DOWNLOADS_ENDPOINT": self.layout.at("downloads"),
+            "NOTIFIER_INSTANCE": self._member("notifier"),
+        }
         return self._station("notifier", {**env, "NOTIFIER_FROM": "eventproc@example.com"})
 
 

@@ -293,7 +293,10 @@ def test_an_event_that_was_published_before_the_process_died_is_not_published_ag
     assert events(broker) == []
 
 
-def test_an_upload_is_refused_for_a_while_when_the_ledger_is_away(http: TestClient, desk: Desk, archive: bytes) -> None:
+def test_an_upload_is_refused_for_a_while_when_the_ledger_is_away(
+    http: TestClient, desk: Desk, archive: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.engine.BUSY_S", 0.2)
     with desk.ledger.engine.begin() as connection:
         connection.execute(text("SELECT 1"))
         blocker = desk.ledger.engine.raw_connection()

@@ -50,8 +50,8 @@ class Dispatchers:
             "EVENTPROC_LEDGER_URL": f"sqlite:///{folder / 'ledger.db'}",
             "KAFKA_BOOTSTRAP_SERVERS": bootstrap,
             "EVENTPROC_KAFKA_REPLICATION": "1",
-            "EVENTPROC_KAFKA_SESSION_TIMEOUT_MS": "6000",
             "DISPATCHER_GROUP": self.group,
+            "DISPATCHER_INSTANCE": "the-one",  # so that the next need not wait until the broker misses the one before
             "EVENTPROC_REINVITE_AFTER_S": "1",
             "REGISTRY_RUNTIMES": RUNTIME,
         }

@@ -120,7 +120,10 @@ def test_what_cannot_be_read_is_rejected_with_its_reason_and_the_rest_is_closed(
     assert state_of(book.ledger, result.run_id) == "succeeded"
 
 
-def test_a_ledger_that_is_busy_leaves_the_whole_batch_for_later(book: Book, tmp_path: Any) -> None:
+def test_a_ledger_that_is_busy_leaves_the_whole_batch_for_later(
+    book: Book, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ledger.engine.BUSY_S", 0.2)
     result = book.claimed()
     step = Close(book.ledger, MailRules(), lambda: None)
     other = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")

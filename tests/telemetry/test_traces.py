@@ -80,6 +80,7 @@ def test_what_is_raised_within_makes_a_failed_span(receiver: Collector) -> None:
 def test_a_collector_that_is_away_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:1")
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "1")
     traces.setup("test")
     with traces.span("work", PARENT) as span:
         assert span.traceparent[:35] == PARENT[:35]
