@@ -167,6 +167,7 @@ class _Work:
         for message in batch:
             place = (message.topic, message.partition)
             if place in waiting:
+                self._book.meet(message)
                 continue
             reason = self._book.missing(message)
             if reason:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import structlog
@@ -20,6 +21,10 @@ log = structlog.get_logger()
 
 LOOK_EVERY_S = 1.0
 FLUSH_S = 30.0
+REMEMBERED = 1000
+
+Unknown = bytes | int
+"""A schema by its fingerprint or by the Schema Registry's id."""
 
 
 class SchemaBook:
@@ -31,9 +36,10 @@ class SchemaBook:
         producer: Producer,
         registry: SchemaRegistry | None = None,
         wait_s: float = 60.0,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """wait_s: how old a message with an unknown schema becomes before it counts as unreadable; clock: s since the epoch."""
+        """wait_s: how long an unknown schema is waited for from when this process has met it first; then what is written by it
+        counts as unreadable. clock: monotonic, in s; when a message was sent, by whose clock, does not matter."""
         self._admin = admin
         self._producer = producer
         self._registry = registry
@@ -41,7 +47,8 @@ class SchemaBook:
         self._clock = clock
         self._looked_at = float("-inf")
         self._seen: set[bytes] = set()
-        self._asked: dict[int, float] = {}  # registry ids that were not there, and when that was
+        self._asked: OrderedDict[int, float] = OrderedDict()  # registry ids that were not there, and when that was
+        self._met: OrderedDict[Unknown, float] = OrderedDict()  # what was unknown, and when it was met first
 
     def publish(self, written: Sequence[tuple[str, str]]) -> None:
         """Makes the contracts known before their first use; blocks. written: (contract's name, topic) pairs.
@@ -64,19 +71,45 @@ class SchemaBook:
 
         Blocks while it asks. Raises TryLater when the broker or the registry is away.
         """
+        unknown = self._unknown(message)
+        if unknown is None:
+            return ""
+        if isinstance(unknown, bytes):
+            if unknown in self._look_up():
+                return ""
+            what = f"the Avro schema with fingerprint {unknown.hex()} is not in {SCHEMAS}"
+        else:
+            if self._fetched(unknown):
+                return ""
+            what = f"the Schema Registry has no Avro schema with id {unknown}"
+        left = self._since(unknown) + self._wait_s - self._clock()
+        return f"{what}; waiting for it for {left:.0f} s more" if left > 0 else ""
+
+    def meet(self, message: Message) -> None:
+        """Begins the wait for the message's schema when it is not known here; asks nobody.
+
+        For messages that stand behind one that waits: their waits go on beside it, not one after the other.
+        """
+        unknown = self._unknown(message)
+        if unknown is not None:
+            self._since(unknown)
+
+    def _unknown(self, message: Message) -> Unknown | None:
+        """What the message was written by, when that may have to be asked for and is not known here."""
         value = message.value or b""
         fingerprint = fingerprint_of(value)
         if fingerprint is not None:
-            if fingerprint in by_fingerprint() or fingerprint in self._look_up():
-                return ""
-            what = f"the Avro schema with fingerprint {fingerprint.hex()} is not in {SCHEMAS}"
-        else:
-            schema_id = registry_id_of(value)
-            if schema_id is None or self._registry is None or schema_id in by_id() or self._fetched(schema_id):
-                return ""
-            what = f"the Schema Registry has no Avro schema with id {schema_id}"
-        left = message.timestamp_ms / 1000 + self._wait_s - self._clock()
-        return f"{what}; waiting for it for {left:.0f} s more" if left > 0 else ""
+            return None if fingerprint in by_fingerprint() else fingerprint
+        schema_id = registry_id_of(value)
+        return None if schema_id is None or self._registry is None or schema_id in by_id() else schema_id
+
+    def _since(self, unknown: Unknown) -> float:
+        """When it was met first; that is remembered of the REMEMBERED that were met last."""
+        since = self._met.setdefault(unknown, self._clock())
+        self._met.move_to_end(unknown)
+        while len(self._met) > REMEMBERED:
+            self._met.popitem(last=False)
+        return since
 
     def _look_up(self) -> set[bytes]:
         """Learns all that the topic holds; the fingerprints known then."""
@@ -100,7 +133,9 @@ class SchemaBook:
         assert self._registry is not None
         raw = self._registry.schema(schema_id)
         if raw is None:
-            self._asked = {**dict(list(self._asked.items())[-1000:]), schema_id: self._clock()}
+            self._asked[schema_id] = self._clock()
+            while len(self._asked) > REMEMBERED:
+                self._asked.popitem(last=False)
             return False
         try:
             learn_id(schema_id, contract_of(str(raw.get("name", "")), raw))

@@ -43,7 +43,9 @@ class StreamSettings(SecuritySettings):
     )
     unreadable_window: int = Field(100, ge=100, description="how many messages count as recent")
     held_s: float = Field(60.0, gt=0, description="between two looks at a held partition")
-    schema_wait_s: float = Field(60.0, ge=0, description="how old a message with an unknown schema may become")
+    schema_wait_s: float = Field(
+        60.0, ge=0, description="how long each process waits for a schema that it does not know"
+    )
     schema_registry_url: str = Field(
         "", validation_alias="EVENTPROC_SCHEMA_REGISTRY_URL", description="read and write its framing; empty: none"
     )

@@ -174,8 +174,10 @@ NOT_READ = [
     ("an id that is none", as_json(RequestID="seven"), (), "RequestID: should be a UUID as text, is 'seven'"),
     ("a day that is none", as_json(SubmittedAt="2026-02-30T00:00:00Z"), (), "SubmittedAt: should be RFC 3339 in UTC"),
     ("Avro cut short", encode(HOOK, {"Recordings": [], **an_event()})[:-3], (), "not readable by its schema"),
+    ("Avro with more behind it", encode(HOOK, {"Recordings": [], **an_event()}) + b"x", (), "bytes are left over after the"),
+    ("half a letter", as_json(File="\ud800"), (), "File: has a lone surrogate"),
     ("a fingerprint nobody knows", SINGLE_OBJECT + b"12345678" + b"x", (), "unknown Avro schema fingerprint 3132333435363738"),
-    ("an id the registry does not have", b"\0\0\0\0\x63abc", (), "schema id 99, which nobody here knows"),
+    ("an id the registry does not have", b"\0\0\0\0\x63abc", (), "id 99, which nobody here knows; is EVENTPROC_SCHEMA_REGISTRY_URL set"),
 ]  # fmt: skip
 
 
@@ -185,7 +187,7 @@ def test_what_cannot_be_read_is_a_dead_letter_that_says_why(value: Any, headers:
 
 
 def test_every_encoding_and_the_liberties_of_json_make_the_run(desk: Desk) -> None:
-    events = [an_event() for _ in range(7)]
+    events = [an_event() for _ in range(8)]
     ids = [event["RequestID"] for event in events]
     avro, newer = {"Recordings": [], **events[0]}, a_later_release()
     Registry.schemas[1] = json.dumps(contracts()[HOOK].raw)
@@ -202,6 +204,11 @@ def test_every_encoding_and_the_liberties_of_json_make_the_run(desk: Desk) -> No
     envelope = {"specversion": "1.0", "id": "1", "source": "/x", "type": HOOK, "data": events[5]}
     desk.send(json.dumps(envelope).encode(), (("content-type", b"application/cloudevents+json"),))
     desk.send(json.dumps({**events[6], "Unknown": 1, "Tags": [f"t{n}" for n in range(50_000)] + ["north"]}).encode())
+    desk.send(
+        json.dumps(
+            {**events[7], "File": "\0\x1b[2J \u202e\u00e9\u4e8b\U0001f4a5" * 1000, "Tags": ["north", "\0"]}
+        ).encode()
+    )
 
     assert place and [desk.ran(one) for one in ids] == [run_id(HOOK, one, desk.handler_id) for one in ids]
 

@@ -19,7 +19,7 @@ from stream import loop
 from stream.letters import Rejected
 from stream.memory import MemoryBroker
 from stream.messages import Message
-from stream.schema_book import SchemaBook
+from stream.schema_book import REMEMBERED, SchemaBook
 from stream.schema_registry import SchemaRefused, SchemaRegistry
 from telemetry.health import Health
 from tests.schema_registry import Registry, serving
@@ -123,10 +123,10 @@ def test_a_message_of_a_newer_release_waits_for_its_schema_and_is_read_then(brok
 
 
 class Stepping:
-    """A clock that goes on by so many seconds each time it is read, beginning now."""
+    """A clock that goes on by so many seconds each time it is read."""
 
     def __init__(self, step_s: float) -> None:
-        self._now, self._step_s = time.time(), step_s
+        self._now, self._step_s = 0.0, step_s
 
     def __call__(self) -> float:
         self._now += self._step_s
@@ -144,6 +144,59 @@ def test_a_message_whose_schema_never_comes_is_a_dead_letter_in_the_end(broker: 
         station.end()
     (letter,) = broker.messages(DEAD_LETTERS)
     assert f"unknown Avro schema fingerprint {newer.fingerprint.hex()}" in decode("dead_letter", letter.value)["reason"]
+
+
+class Standing:
+    """A clock that somebody sets."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def unknown(number: int, sent_ms: int = 0) -> Message:
+    return Message(TOPIC, 0, 0, None, SINGLE_OBJECT + number.to_bytes(8, "big") + b"x", (), sent_ms)
+
+
+@pytest.mark.parametrize("sent_s", [0, time.time() - 86_400, time.time() + 86_400])
+def test_the_wait_is_this_process_s_own_whatever_clock_the_message_was_sent_by(
+    broker: MemoryBroker, sent_s: float
+) -> None:
+    clock = Standing()
+    book = SchemaBook(broker.admin(), broker.producer(), wait_s=60, clock=clock)
+
+    assert "waiting for it for 60 s more" in book.missing(unknown(1, int(sent_s * 1000)))
+    clock.now += 59
+    assert "waiting for it for 1 s more" in book.missing(unknown(1, int(sent_s * 1000)))
+    clock.now += 1
+    assert book.missing(unknown(1, int(sent_s * 1000))) == ""
+    assert "waiting for it for 60 s more" in book.missing(unknown(2, int(sent_s * 1000)))
+
+
+def test_what_stands_behind_a_message_that_waits_waits_beside_it(broker: MemoryBroker) -> None:
+    clock, producer = Standing(), broker.producer()
+    for number in range(20):
+        producer.send(TOPIC, unknown(number).value, key=b"k")
+    station = Station(broker, SchemaBook(broker.admin(), producer, wait_s=60, clock=clock))
+    try:
+        until(lambda: not station.health.ready_answer()[1]["checks"].get("partitions", {"ok": True})["ok"])
+        assert broker.messages(DEAD_LETTERS) == []
+        clock.now += 60
+        until(lambda: len(broker.messages(DEAD_LETTERS)) == 20)
+    finally:
+        station.end()
+
+
+def test_of_schemas_that_nobody_has_only_so_many_are_remembered(broker: MemoryBroker) -> None:
+    clock = Standing()
+    book = SchemaBook(broker.admin(), broker.producer(), wait_s=60, clock=clock)
+    for number in range(REMEMBERED + 1):
+        book.meet(unknown(number))
+    clock.now += 60
+
+    assert book.missing(unknown(REMEMBERED)) == ""
+    assert "waiting for it for 60 s more" in book.missing(unknown(0)), "it is as good as new"
 
 
 def test_something_in_the_topic_that_is_no_schema_does_no_harm(broker: MemoryBroker) -> None:
@@ -182,6 +235,17 @@ def test_an_id_the_registry_does_not_have_is_waited_for(broker: MemoryBroker, re
     book = SchemaBook(broker.admin(), broker.producer(), SchemaRegistry(registry_url))
 
     assert "no Avro schema with id 9; waiting for it" in book.missing(framed(9, a_newer_task()))
+
+
+def test_the_framing_without_a_registry_is_unreadable_at_once(broker: MemoryBroker) -> None:
+    broker.producer().send(TOPIC, framed(9, a_newer_task()).value, key=b"k")
+    station = Station(broker, SchemaBook(broker.admin(), broker.producer(), wait_s=60, clock=Standing()))
+    try:
+        until(lambda: broker.messages(DEAD_LETTERS))
+    finally:
+        station.end()
+    (letter,) = broker.messages(DEAD_LETTERS)
+    assert "is EVENTPROC_SCHEMA_REGISTRY_URL set" in decode("dead_letter", letter.value)["reason"]
 
 
 def test_a_registry_that_is_away_or_broken_is_waited_for(broker: MemoryBroker, registry_url: str) -> None:
