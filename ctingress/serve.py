@@ -85,8 +85,7 @@ def main() -> int:
         )
         for _ in range(settings.workers)
     ]  # fmt: skip
-    certificates.watch(settings.cert)
-    server = _server(settings, make_app(_desk(settings, ledger, keep, limits, wake)))
+    server = make_server(settings, make_app(_desk(settings, ledger, keep, limits, wake)))
     threads = Threads(stop)
     for worker in crew:
         threads.start("worker", _work, worker, stop, wake)
@@ -115,11 +114,13 @@ def _desk(settings: ServeSettings, ledger: Ledger, keep: ObjectStore, limits: Li
     )
 
 
-def _server(settings: ServeSettings, app: object) -> uvicorn.Server:
+def make_server(settings: ServeSettings, app: object) -> uvicorn.Server:
+    """Serves once it is run. Raises ValueError when there is a certificate that is not usable."""
     host, _, port = settings.listen.rpartition(":")
+    served = certificates.Served(settings.cert, settings.key) if settings.cert is not None else None
     config = uvicorn.Config(
         app, host=host.strip("[]"), port=int(port), log_config=None, access_log=False, server_header=False,  # type: ignore[arg-type]
-        ssl_certfile=settings.cert, ssl_keyfile=settings.key, timeout_graceful_shutdown=5,
+        ssl_context_factory=(lambda *_: served.context()) if served is not None else None, timeout_graceful_shutdown=5,
     )  # fmt: skip
     return uvicorn.Server(config)
 

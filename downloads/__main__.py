@@ -8,17 +8,16 @@ import threading
 import time
 
 import structlog
-import uvicorn
 
 from callers import ApiKeys
 from downloads.expire import expire
-from downloads.serve import Desk, make_app
+from downloads.serve import Desk, make_server
 from downloads.settings import DownloadsSettings
 from ledger import Ledger
 from objectstore import ObjectStore
 from schemas.errors import TryLater
 from stream import loop
-from telemetry import certificates, logs, metrics
+from telemetry import logs, metrics
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
 
@@ -40,13 +39,7 @@ def main() -> int:
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     store = ObjectStore(settings.files)
     desk = Desk(ledger, ApiKeys(settings.keys_file), store, settings.for_whom == "owner", settings.max_age_s)
-    host, _, port = settings.listen.rpartition(":")
-    config = uvicorn.Config(
-        make_app(desk), host=host.strip("[]"), port=int(port), log_config=None, access_log=False, server_header=False,
-        ssl_certfile=settings.cert, ssl_keyfile=settings.key, timeout_graceful_shutdown=5,
-    )  # fmt: skip
-    certificates.watch(settings.cert)
-    server = uvicorn.Server(config)
+    server = make_server(desk, settings)
     thread = threading.Thread(target=server.run, name="http", daemon=True)
     thread.start()
     next_sweep = time.monotonic()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
+import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -18,12 +19,13 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from callers import ApiKeys, Caller, UnknownKey, bearer
+from downloads.settings import DownloadsSettings
 from ledger import Ledger
 from ledger.files import FileView, file_of
 from objectstore import ObjectStore
 from schemas.errors import TryLater
 from schemas.records import stored_name
-from telemetry import metrics
+from telemetry import certificates, metrics
 
 log = structlog.get_logger()
 
@@ -63,6 +65,17 @@ def make_app(desk: Desk) -> Starlette:
     app = Starlette(routes=[Route("/{code}", download, methods=["GET"])])
     _answer_problems(app)
     return app
+
+
+def make_server(desk: Desk, settings: DownloadsSettings) -> uvicorn.Server:
+    """Serves once it is run. Raises ValueError when there is a certificate that is not usable."""
+    host, _, port = settings.listen.rpartition(":")
+    served = certificates.Served(settings.cert, settings.key) if settings.cert is not None else None
+    config = uvicorn.Config(
+        make_app(desk), host=host.strip("[]"), port=int(port), log_config=None, access_log=False, server_header=False,
+        ssl_context_factory=(lambda *_: served.context()) if served is not None else None, timeout_graceful_shutdown=5,
+    )  # fmt: skip
+    return uvicorn.Server(config)
 
 
 def _caller(keys: ApiKeys, request: Request) -> Caller:

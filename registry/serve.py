@@ -50,7 +50,7 @@ def serve(settings: RegistrySettings, ledger: Ledger, rules: Rules) -> Servers:
     checks = Checks(settings.check_s, max(1, settings.threads // 2), Elsewhere(ledger, rules))
     keys = ApiKeys(settings.keys_file)
     metrics.api_key_not_after_seconds.set_function(keys.first_end)
-    certificates.watch(settings.cert)
+    served = certificates.Served(settings.cert, settings.key) if settings.cert is not None else None
     public = _server(settings.threads, settings.blob_bytes + MIB)
     add_EventProcessingServiceServicer_to_server(
         EventProcessing(ledger, keys, accepts, checks, settings.downloads_endpoint), public
@@ -60,8 +60,8 @@ def serve(settings: RegistrySettings, ledger: Ledger, rules: Rules) -> Servers:
         Executors(ledger, ServiceTokens(settings.tokens_file), rules, settings.answer_bytes, checks), internal
     )
     ports = (
-        _listen(public, settings.listen, settings.public_tls, settings),
-        _listen(internal, settings.internal_listen, settings.internal_tls, settings),
+        _listen(public, settings.listen, settings.public_tls, served),
+        _listen(internal, settings.internal_listen, settings.internal_tls, served),
     )
     public.start()
     internal.start()
@@ -79,15 +79,32 @@ def _server(threads: int, limit: int) -> grpc.Server:
     return grpc.server(ThreadPoolExecutor(threads, thread_name_prefix="grpc"), options=options)
 
 
-def _listen(server: grpc.Server, address: str, tls: bool, settings: RegistrySettings) -> int:
+def _listen(server: grpc.Server, address: str, tls: bool, served: certificates.Served | None) -> int:
     try:
         if not tls:
             return server.add_insecure_port(address)
-        if settings.cert is None or settings.key is None:
+        if served is None:
             raise ValueError(
                 "TLS needs REGISTRY_CERT and REGISTRY_KEY (or REGISTRY_PUBLIC_TLS=false behind a route that ends TLS)"
             )
-        pair = (settings.key.read_bytes(), settings.cert.read_bytes())
-        return server.add_secure_port(address, grpc.ssl_server_credentials([pair]))
+        return server.add_secure_port(address, _credentials(served))
     except RuntimeError as error:
         raise OSError(f"cannot listen at {address}: {error}") from error
+
+
+def _credentials(served: certificates.Served) -> grpc.ServerCredentials:
+    """They show on each new connection what is served then."""
+    shown = served.material()
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        return grpc.ssl_server_certificate_configuration([(shown.key, shown.chain)])
+
+    def fetch() -> grpc.ServerCertificateConfiguration | None:
+        nonlocal shown
+        present = served.material()
+        if present is shown:
+            return None  # as it was
+        shown = present
+        return configuration()
+
+    return grpc.dynamic_ssl_server_credentials(configuration(), fetch)  # type: ignore[arg-type]  # its stub knows no None

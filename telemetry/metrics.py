@@ -113,7 +113,12 @@ for _word in ("sent", "given_up"):
 # what expires
 certificate_not_after_seconds = Gauge(
     "eventproc_certificate_not_after_seconds",
-    "When a certificate of this process ends, since the epoch",
+    "When a certificate that this process serves ends, since the epoch",
+    ["certificate"],
+)
+certificate_unusable = Gauge(
+    "eventproc_certificate_unusable",
+    "1: a certificate's files are not usable, and the one before is served",
     ["certificate"],
 )
 api_key_not_after_seconds = Gauge(

@@ -14,7 +14,7 @@ import grpc
 import pytest
 from cryptography.fernet import Fernet
 
-from devstack.certificates import make_certificates
+from devstack.certificates import Certificates, make_certificates
 from ledger import Ledger
 from ledger.rules import Rules
 from registry.serve import Servers, serve
@@ -88,10 +88,11 @@ class Running:
 
 @contextmanager
 def running(
-    tmp_path: Path, runtimes: str = "py3.7,py3.8,py3.11", check_s: float = 20.0, **changed: object
-) -> Iterator[Running]:
-    """One with its state in tmp_path; changed: fields of Rules."""
-    tls = make_certificates(tmp_path / "tls", "127.0.0.1")
+    tmp_path: Path, runtimes: str = "py3.7,py3.8,py3.11", check_s: float = 20.0, tls: Certificates | None = None,
+    **changed: object,
+) -> Iterator[Running]:  # fmt: skip
+    """One with its state in tmp_path; tls: for 127.0.0.1, its own when none is given; changed: fields of Rules."""
+    tls = tls or make_certificates(tmp_path / "tls", "127.0.0.1")
     keys_file, tokens_file = tmp_path / "keys.json", tmp_path / "tokens"
     entries = [entry(user, key, *(["admin"] if user == "root" else [])) for user, key in KEYS.items()]
     keys_file.write_text(json.dumps({"keys": entries}))

@@ -92,6 +92,11 @@ CASES: dict[str, tuple[Series, Series, int]] = {
         {'eventproc_certificate_not_after_seconds{certificate="tls.crt"}': f"{90 * DAY_S}x60"},
         10,
     ),
+    "EventprocCertificateUnusable": (
+        {'eventproc_certificate_unusable{certificate="tls.crt"}': "1x60"},
+        {'eventproc_certificate_unusable{certificate="tls.crt"}': "0x10 1x3 0x60"},
+        15,
+    ),
     "EventprocApiKeyExpiry": (
         {"eventproc_api_key_not_after_seconds": f"{2 * DAY_S}x60"}, {"eventproc_api_key_not_after_seconds": "9000000000x60"}, 10,
     ),

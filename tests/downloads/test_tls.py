@@ -1,0 +1,32 @@
+"""The file server's certificate, replaced while it serves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from callers import ApiKeys
+from devstack.keys import make_keys
+from downloads.serve import Desk, make_server
+from downloads.settings import DownloadsSettings
+from ledger import Ledger
+from objectstore import ObjectStore
+from tests.tls_server import ADDRESS, Rotating, free_port, serving, still_answers
+
+
+def test_a_new_certificate_is_shown_on_new_connections_and_the_old_ones_go_on(tmp_path: Path, ledger: Ledger) -> None:
+    rotating, port = Rotating(tmp_path / "tls"), free_port()
+    make_keys({"alice": ()}, tmp_path / "keys.json")
+    store = ObjectStore(f"file://{tmp_path / 'files'}")
+    desk = Desk(ledger, ApiKeys(tmp_path / "keys.json"), store, owner_only=False, max_age_s=60.0)
+    settings = DownloadsSettings(
+        ledger_url="sqlite://", files="file:///none", keys_file=tmp_path / "keys.json", listen=f"{ADDRESS}:{port}",
+        cert=rotating.files.cert, key=rotating.files.key,
+    )  # fmt: skip
+    with serving(make_server(desk, settings)), rotating.connected(port) as before:
+        first, second = rotating.shown(port), rotating.rotate()
+
+        assert rotating.shown(port) == second != first
+        assert still_answers(before, "/none", 401)
+
+        rotating.files.cert.write_text("broken")
+        assert rotating.shown(port) == second
