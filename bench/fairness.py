@@ -57,7 +57,12 @@ class WideStack(Stack):
         second = dataclasses.replace(
             first,
             name="executor-2",
-            env={**first.env, "EVENTPROC_METRICS_PORT": str(SECOND_PORT), "EXECUTOR_NAME": "second"},
+            env={
+                **first.env,
+                "EVENTPROC_METRICS_PORT": str(SECOND_PORT),
+                "EXECUTOR_NAME": "second",
+                "EXECUTOR_INSTANCE": "second",
+            },
             ready=lambda: answers_ok(url),
         )
         return [*processes[:at], first, second, *processes[at + 1 :]]

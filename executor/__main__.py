@@ -58,7 +58,7 @@ def main() -> int:
     except (SandboxUnavailable, ValueError) as error:
         print(f"executor: {error}", file=sys.stderr)
         return 2
-    registry = _registry(settings, tuple(interpreters))
+    registry = _registry(settings, tuple(interpreters), health)
     belt = from_environment(StreamSettings)
     broker = open_broker(belt)
     producer = broker.producer()
@@ -102,7 +102,7 @@ def main() -> int:
     return 1 if threads.failed else 0
 
 
-def _registry(settings: ExecutorSettings, runtimes: tuple[str, ...]) -> Registry:
+def _registry(settings: ExecutorSettings, runtimes: tuple[str, ...], health: Health) -> Registry:
     return Registry(
         settings.registry,
         lambda: settings.token_file.read_text().strip(),
@@ -111,6 +111,7 @@ def _registry(settings: ExecutorSettings, runtimes: tuple[str, ...]) -> Registry
         settings.answer_bytes,
         settings.slots,
         runtimes,
+        partial(health.ready, "registry"),
     )
 
 

@@ -43,10 +43,12 @@ class Registry:
         max_bytes: int,
         slots: int = 0,
         runtimes: Sequence[str] = (),
+        answers: Callable[[bool, str], None] = lambda ok, why: None,
     ) -> None:
         """token: gives the service token for each call, so that it may rotate; ca: a PEM file, None for no TLS.
 
-        address: host:port; max_bytes: of one answer; slots, runtimes: what this executor has, for the fair shares.
+        address: host:port; max_bytes: of one answer; slots, runtimes: what this executor has, for the fair shares; answers: told
+        by each call, of any thread, whether the registry answers, or why it does not.
         """
         options = [
             ("grpc.max_receive_message_length", max_bytes),
@@ -64,6 +66,7 @@ class Registry:
         self._timeout_s = timeout_s
         self._slots = slots
         self._runtimes = tuple(runtimes)
+        self._answers = answers
 
     def claim(self, boot_id: str, nonce: str, executor: str, run_ids: Sequence[str]) -> api.ClaimResponse:
         """Answers for these runs, in order; idempotent by (boot_id, nonce)."""
@@ -126,7 +129,7 @@ class Registry:
         except grpc.RpcError as error:
             if isinstance(error, grpc.Call) and error.code() == grpc.StatusCode.NOT_FOUND:
                 raise NoSuchBlob(digest) from error
-            raise _consequence(error) from error
+            raise self._consequence(error) from error
         if hashlib.sha256(blob).hexdigest() != digest:
             raise TryLater(f"the registry sent other bytes than asked for (digest {digest[:12]})")
         return blob
@@ -153,15 +156,18 @@ class Registry:
 
     def _ask(self, method: Any, request: Any, longer_s: float = 0.0) -> Any:
         try:
-            return method(request, metadata=self._metadata(), timeout=self._timeout_s + longer_s)
+            answer = method(request, metadata=self._metadata(), timeout=self._timeout_s + longer_s)
         except grpc.RpcError as error:
-            raise _consequence(error) from error
+            raise self._consequence(error) from error
+        self._answers(True, "")
+        return answer
 
-
-def _consequence(error: grpc.RpcError) -> Exception:
-    if isinstance(error, grpc.Call) and error.code() in AWAY:
-        return TryLater(f"registry: {error.code().name}: {error.details()}")
-    return error
+    def _consequence(self, error: grpc.RpcError) -> Exception:
+        if isinstance(error, grpc.Call) and error.code() in AWAY:
+            reason = f"registry: {error.code().name}: {error.details()}"
+            self._answers(False, reason)
+            return TryLater(reason)
+        return error
 
 
 class Blobs:

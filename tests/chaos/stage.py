@@ -153,6 +153,10 @@ class Stage(Stack):
         }
         if "EVENTPROC_LEDGER_URL" in env:
             env["EVENTPROC_LEDGER_URL"] = self.ledger_url
+        # the first of each is a static member of its group, the others come and go as members do by default
+        instance = f"{name.partition('-')[0].upper()}_INSTANCE"
+        if env.pop(instance, "") and number == 0:
+            env[instance] = name
         listening = {
             "REGISTRY_LISTEN": "registry",
             "REGISTRY_INTERNAL_LISTEN": "executors",

@@ -50,6 +50,23 @@ def test_a_registry_that_is_away_is_for_later(registry: Running, asks: Registry)
         asks.fetch_blob("0" * 64)
 
 
+def test_whether_the_registry_answers_is_told_by_each_call(registry: Running) -> None:
+    told: list[tuple[bool, str]] = []
+    asks = Registry(
+        registry.internal, lambda: TOKEN, registry.ca, 5.0, 64 << 20, answers=lambda ok, why: told.append((ok, why))
+    )
+    asks.renew("boot", "ex", [])
+    registry.servers.stop(0)
+    with pytest.raises(TryLater):
+        asks.renew("boot", "ex", [])
+    with pytest.raises(TryLater):
+        asks.fetch_blob("0" * 64)
+    asks.close()
+
+    assert [ok for ok, _ in told] == [True, False, False]
+    assert told[0][1] == "" and told[1][1].startswith("registry: ")
+
+
 def test_a_wrong_token_stops_the_executor(registry: Running) -> None:
     client = Registry(registry.internal, lambda: "stale", registry.ca, 5.0, 64 << 20)
     with pytest.raises(grpc.RpcError, match="EXECUTOR_TOKEN_FILE"):
