@@ -27,10 +27,11 @@ from tests.chaos.handlers import ALL, Registered
 from tests.chaos.havoc import Havoc
 from tests.chaos.load import HOOK, Load
 from tests.chaos.reckon import Books, expected_runs, kill_points, reckon, unsettled
-from tests.chaos.stage import Stage
+from tests.chaos.stage import COUNTS, Stage
 
 CHANCE = 0.001
 AHEAD = 400
+PAUSE_S = 1.7
 SHOWN = 20
 START_S = 180.0
 
@@ -50,6 +51,12 @@ def main() -> int:
         "--chance", type=float, default=CHANCE, help=f"of dying at one kill point's passage (default {CHANCE})"
     )
     parser.add_argument(
+        "--pause", type=float, default=PAUSE_S, help=f"seconds between two blows, on average (default {PAUSE_S})"
+    )
+    parser.add_argument(
+        "--executors", type=int, default=COUNTS["executor"], help=f"how many (default {COUNTS['executor']})"
+    )
+    parser.add_argument(
         "--calm", action="store_true", help="do nothing to anybody: what the machine does without chaos"
     )
     parser.add_argument("--keep", action="store_true", help="keep the state folder even when all is well")
@@ -58,7 +65,7 @@ def main() -> int:
     print(f"chaos: seed {seed}, {given.duration:g} s of load and havoc", flush=True)
     kafka.fetch(_say)
     folder = Path(tempfile.mkdtemp(prefix="eventproc-chaos-"))
-    stage = Stage(folder, seed, given.chance)
+    stage = Stage(folder, seed, given.chance, counts={**COUNTS, "executor": given.executors})
     try:
         books = _run(stage, given, seed)
     finally:
@@ -84,7 +91,8 @@ def _run(stage: Stage, given: argparse.Namespace, seed: int) -> Books:
     admin = broker.admin()
     try:
         handlers = register_all(stage, ledger)
-        load, havoc = Load(broker.producer(), ledger, seed, given.ahead), Havoc(stage, seed, stage.names())
+        load = Load(broker.producer(), ledger, seed, given.ahead)
+        havoc = Havoc(stage, seed, stage.names(), given.pause)
         load.start()
         if not given.calm:
             stage.faulty.touch()

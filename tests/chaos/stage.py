@@ -174,7 +174,9 @@ class Stage(Stack):
         return self._chance if point.startswith("ledger.") else self._chance * RARER
 
     def stop(self) -> None:
-        """Ends every process and takes the database's folder away."""
+        """Kills every process, all at once, and takes the database's folder away."""
+        for name in self.names():
+            self.supervisor.take_down(name)
         super().stop()
         self.postgresql.remove()
 
