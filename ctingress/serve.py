@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 import time
 from pathlib import Path
@@ -26,9 +25,10 @@ from schemas.errors import TryLater
 from stream import loop
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
-from telemetry import certificates, logs, metrics, traces
+from telemetry import certificates, metrics, traces
 from telemetry.health import Health
-from telemetry.settings import TelemetrySettings, from_environment
+from telemetry.settings import from_environment
+from telemetry.station import begin
 from telemetry.threads import Threads
 
 log = structlog.get_logger()
@@ -62,13 +62,7 @@ def main() -> int:
     """Runs until SIGTERM or SIGINT; an archive in hand is finished by whoever comes next. 1 when a worker broke down."""
     settings, ingress = from_environment(ServeSettings), from_environment(IngressSettings)
     belt, keep_days = from_environment(StreamSettings), from_environment(KeepSettings).archives_days
-    logs.setup("ctingress")
-    traces.setup("ctingress")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    health = Health("ctingress")
-    from_environment(TelemetrySettings).serve(health)
+    stop, health = begin("ctingress", needs=("ledger", "kafka"))
     ledger = Ledger.open(settings.ledger_url, settings.sealing())
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     broker = open_broker(belt)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import sys
-import threading
 import uuid
 
 from dispatcher.dispatch import Dispatch
@@ -22,9 +20,9 @@ from stream import loop
 from stream.broker import Admin
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
-from telemetry import logs, traces
-from telemetry.health import Health
-from telemetry.settings import TelemetrySettings, from_environment
+from telemetry import traces
+from telemetry.settings import from_environment
+from telemetry.station import begin
 from telemetry.threads import Threads
 
 
@@ -32,13 +30,7 @@ def main() -> int:
     """Runs until SIGTERM or SIGINT; 1 when one of its threads broke down."""
     settings, sweeping = from_environment(DispatcherSettings), from_environment(SweeperSettings)
     keeping = from_environment(KeepSettings)
-    logs.setup("dispatcher")
-    traces.setup("dispatcher")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    health = Health("dispatcher", needs=("ledger", "kafka"))
-    from_environment(TelemetrySettings).serve(health)
+    stop, health = begin("dispatcher", needs=("ledger", "kafka"))
     ledger = Ledger.open(settings.ledger_url)
     stream_settings = from_environment(StreamSettings)
     broker = open_broker(stream_settings)

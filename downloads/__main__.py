@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import time
@@ -17,9 +16,10 @@ from ledger import Ledger
 from objectstore import ObjectStore
 from schemas.errors import TryLater
 from stream import loop
-from telemetry import logs, metrics
+from telemetry import metrics
 from telemetry.health import Health
-from telemetry.settings import TelemetrySettings, from_environment
+from telemetry.settings import from_environment
+from telemetry.station import begin
 
 log = structlog.get_logger()
 
@@ -29,12 +29,7 @@ TURN_S = 1.0
 def main() -> int:
     """Runs until SIGTERM or SIGINT; 1 when the server broke down."""
     settings = from_environment(DownloadsSettings)
-    logs.setup("downloads")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    health = Health("downloads")
-    from_environment(TelemetrySettings).serve(health)
+    stop, health = begin("downloads", needs=("ledger",))
     ledger = Ledger.open(settings.ledger_url)
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     store = ObjectStore(settings.files)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 import threading
 import uuid
@@ -27,9 +26,10 @@ from schemas.topics import DEAD_LETTERS, RESULTS, tasks_topic
 from stream import loop
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
-from telemetry import logs, metrics, traces
+from telemetry import metrics, traces
 from telemetry.health import Health
-from telemetry.settings import TelemetrySettings, from_environment
+from telemetry.settings import from_environment
+from telemetry.station import begin
 from telemetry.threads import Threads
 
 
@@ -42,13 +42,7 @@ def main() -> int:
     except ValueError as error:
         print(f"executor: {error}", file=sys.stderr)
         return 2
-    logs.setup("executor")
-    traces.setup("executor")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    health = Health("executor", needs=("registry", "kafka"))
-    from_environment(TelemetrySettings).serve(health)
+    stop, health = begin("executor", needs=("registry", "kafka"))
     try:
         keeper = Keeper(ObjectStore(settings.files) if settings.files else None)
         spool = OwnFolder("eventproc-files-") if settings.files else None
@@ -63,9 +57,8 @@ def main() -> int:
     broker = open_broker(belt)
     producer = broker.producer()
     book = open_book(belt, broker.admin(), producer)
-    loop.until_ready(
-        lambda: book.publish([("result", RESULTS), ("dead_letter", DEAD_LETTERS)]), health, "schemas", stop
-    )
+    written = [("result", RESULTS), ("dead_letter", DEAD_LETTERS)]
+    loop.until_ready(lambda: book.publish(written), health, "schemas", stop)
     boot_id = uuid.uuid4().hex
     # a wrong address, CA or token shows now, not with the first run
     loop.until_ready(lambda: _reach(registry, boot_id, settings.name), health, "registry", stop)

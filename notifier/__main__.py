@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 
 import structlog
 
@@ -17,24 +15,18 @@ from schemas.topics import DEAD_LETTERS, RESULTS, topics
 from stream import loop
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
-from telemetry import logs, traces
-from telemetry.health import Health
-from telemetry.settings import TelemetrySettings, from_environment
+from telemetry import traces
+from telemetry.settings import from_environment
+from telemetry.station import begin
 from telemetry.threads import Threads
 
 
 def main() -> int:
     """Closes runs in this thread, sends emails in a second one; until SIGTERM or SIGINT. 1 when the sender broke down."""
     settings, belt = from_environment(NotifierSettings), from_environment(StreamSettings)
-    logs.setup("notifier")
-    traces.setup("notifier")
+    stop, health = begin("notifier", needs=("kafka", "ledger", "smtp"))
     if not settings.mail_domains:
         structlog.get_logger().warning("EVENTPROC_MAIL_DOMAINS is empty: no email will be sent; '*' allows all domains")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    health = Health("notifier", needs=("kafka", "ledger", "smtp"))
-    from_environment(TelemetrySettings).serve(health)
     ledger = Ledger.open(settings.ledger_url)
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     broker = open_broker(belt)

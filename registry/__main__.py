@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import sys
-import threading
 
 import structlog
 
@@ -15,21 +13,15 @@ from registry.serve import serve
 from registry.settings import RegistrySettings
 from schemas.errors import TryLater
 from stream.loop import until_ready
-from telemetry import logs, traces
-from telemetry.health import Health
-from telemetry.settings import TelemetrySettings, from_environment
+from telemetry import traces
+from telemetry.settings import from_environment
+from telemetry.station import begin
 
 
 def main() -> int:
     """Runs until SIGTERM or SIGINT; calls under way get a grace."""
     settings = from_environment(RegistrySettings)
-    logs.setup("registry")
-    traces.setup("registry")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
-    health = Health("registry", needs=("ledger",))
-    from_environment(TelemetrySettings).serve(health)
+    stop, health = begin("registry", needs=("ledger",))
     ledger = Ledger.open(settings.ledger_url, settings.sealing())
     until_ready(ledger.migrate, health, "ledger", stop)
     rules = from_environment(LeaseSettings).rules()

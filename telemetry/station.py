@@ -1,0 +1,26 @@
+"""What every station's process begins with."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+
+from telemetry import logs, traces
+from telemetry.health import Health
+from telemetry.settings import TelemetrySettings, from_environment
+
+
+def begin(station: str, needs: Sequence[str]) -> tuple[threading.Event, Health]:
+    """Sets up logs and traces, serves health and metrics; the event is set by SIGTERM and SIGINT. For the main thread.
+
+    needs: what its readiness depends on. Ends the process with exit code 2 when the environment is not right.
+    """
+    logs.setup(station)
+    traces.setup(station)
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    health = Health(station, needs=needs)
+    from_environment(TelemetrySettings).serve(health)
+    return stop, health
