@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from pathlib import Path
 
 import btrdb
@@ -85,13 +84,11 @@ def main() -> int:
         threads.start("worker", _work, worker, stop, wake)
     http = threading.Thread(target=server.run, name="http", daemon=True)
     http.start()
-    next_look = time.monotonic()
+    if keep_days:
+        threads.start("remover", _remove, ledger, keep, keep_days, stop)
     while not stop.wait(IDLE_S) and http.is_alive():
         health.turn()
         _measure(ledger, health)
-        if keep_days and time.monotonic() >= next_look:
-            next_look = time.monotonic() + FORGET_EVERY_S
-            _forget(ledger, keep, keep_days)
     stop.set()
     wake.set()
     server.should_exit = True
@@ -149,11 +146,14 @@ def forget(ledger: Ledger, keep: ObjectStore, age_s: float) -> int:
         gone += len(old)
 
 
-def _forget(ledger: Ledger, keep: ObjectStore, days: float) -> None:
-    try:
-        metrics.removed_total.labels(kind="archives").inc(forget(ledger, keep, days * 86_400))
-    except TryLater as error:
-        log.warning("old archives were not removed", reason=error.reason)
+def _remove(ledger: Ledger, keep: ObjectStore, days: float, stop: threading.Event) -> None:
+    """Old archives, every now and then; not in the main loop, whose age is the liveness, for an object store may be slow."""
+    while not stop.is_set():
+        try:
+            metrics.removed_total.labels(kind="archives").inc(forget(ledger, keep, days * 86_400))
+        except TryLater as error:
+            log.warning("old archives were not removed", reason=error.reason)
+        stop.wait(FORGET_EVERY_S)
 
 
 def _measure(ledger: Ledger, health: Health) -> None:

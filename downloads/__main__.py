@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import threading
-import time
 
 import structlog
 
@@ -20,6 +19,7 @@ from telemetry import metrics
 from telemetry.health import Health
 from telemetry.settings import from_environment
 from telemetry.station import begin
+from telemetry.threads import Threads
 
 log = structlog.get_logger()
 
@@ -37,26 +37,29 @@ def main() -> int:
     server = make_server(desk, settings)
     thread = threading.Thread(target=server.run, name="http", daemon=True)
     thread.start()
-    next_sweep = time.monotonic()
+    threads = Threads(stop)
+    threads.start("remover", _remove, ledger, store, settings, health, stop)
     while thread.is_alive() and not stop.wait(TURN_S):
         health.turn()
-        if time.monotonic() >= next_sweep:
-            next_sweep = time.monotonic() + settings.sweep_every_s
-            _sweep(ledger, store, settings.max_age_s, health)
-    broke = not stop.is_set()
+    broke = not stop.is_set() or bool(threads.failed)
     server.should_exit = True
     thread.join(timeout=10)
     ledger.close()
     return 1 if broke else 0
 
 
-def _sweep(ledger: Ledger, store: ObjectStore, max_age_s: float, health: Health) -> None:
-    try:
-        metrics.files_removed_total.inc(expire(ledger, store, max_age_s))
-        health.ready("ledger", True)
-    except TryLater as error:
-        health.ready("ledger", False, error.reason)
-        log.warning("old files not removed", reason=error.reason)
+def _remove(
+    ledger: Ledger, store: ObjectStore, settings: DownloadsSettings, health: Health, stop: threading.Event
+) -> None:
+    """Old files, every now and then; not in the main loop, whose age is the liveness, for an object store may be slow."""
+    while not stop.is_set():
+        try:
+            metrics.files_removed_total.inc(expire(ledger, store, settings.max_age_s))
+            health.ready("ledger", True)
+        except TryLater as error:
+            health.ready("ledger", False, error.reason)
+            log.warning("old files not removed", reason=error.reason)
+        stop.wait(settings.sweep_every_s)
 
 
 if __name__ == "__main__":
