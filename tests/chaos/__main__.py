@@ -11,6 +11,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def _run(stage: Stage, given: argparse.Namespace, seed: int) -> Books:
     broker = open_broker(StreamSettings(bootstrap_servers=stage.bootstrap, request_timeout_ms=4000))
     admin = broker.admin()
     try:
-        handlers = register_all(stage, ledger)
+        layout = stage.layout
+        handlers = register_all(layout.at("btrdb"), layout.certificates.ca, layout.api_keys, ledger)
         load = Load(broker.producer(), ledger, seed, given.ahead)
         havoc = Havoc(stage, seed, stage.names(), given.pause)
         load.start()
@@ -103,9 +105,9 @@ def _run(stage: Stage, given: argparse.Namespace, seed: int) -> Books:
             havoc.stop()
             stage.faulty.unlink()
         expected = expected_runs(load.events, handlers)
-        rest = _settle(ledger, admin, len(expected), given.settle)
+        rest = settle(ledger, admin, len(expected), given.settle)
         died = kill_points(stage.fault_log)
-        books = _patiently(
+        books = patiently(
             lambda: reckon(
                 ledger, admin, load.events, expected, stage.layout.state, [*havoc.deeds, *(deed for deed, _ in died)]
             )
@@ -119,19 +121,21 @@ def _run(stage: Stage, given: argparse.Namespace, seed: int) -> Books:
         ledger.close()
 
 
-def register_all(stage: Stage, ledger: Ledger) -> dict[str, tuple[Registered, HandlerView]]:
-    """Registers every handler as its user would; by name. Raises TryLater."""
-    os.environ["BTRDB_CA_BUNDLE"] = str(stage.layout.certificates.ca)
-    for one in ALL:
-        connection = Connection(stage.layout.at("btrdb"), stage.layout.api_keys[one.user])
+def register_all(
+    endpoint: str, ca: Path, api_keys: Mapping[str, str], ledger: Ledger, handlers: Sequence[Registered] = ALL
+) -> dict[str, tuple[Registered, HandlerView]]:
+    """Registers every handler as its user would, at BTrDB's address; by name. Raises TryLater."""
+    os.environ["BTRDB_CA_BUNDLE"] = str(ca)
+    for one in handlers:
+        connection = Connection(endpoint, api_keys[one.user])
         with contextlib.redirect_stdout(io.StringIO()):
             register(connection, one.name, HOOK, one.on_success, one.on_failure, tags=list(one.tags))(one.function)
     with ledger.read() as session:
         views = {view.name: view for view in list_handlers(session)}
-    return {one.name: (one, views[one.name]) for one in ALL}
+    return {one.name: (one, views[one.name]) for one in handlers}
 
 
-def _settle(ledger: Ledger, admin: Any, expected: int, patience_s: float) -> str:
+def settle(ledger: Ledger, admin: Any, expected: int, patience_s: float) -> str:
     """Waits until nothing is under way any more; what still is when the time is over."""
     began = time.monotonic()
     while True:
@@ -147,12 +151,12 @@ def _settle(ledger: Ledger, admin: Any, expected: int, patience_s: float) -> str
         time.sleep(0.25)
 
 
-def _patiently(work: Any) -> Books:
+def patiently(work: Callable[[], Books]) -> Books:
+    """Its answer; TryLater counts after a minute only."""
     deadline = time.monotonic() + 60
     while True:
         try:
-            found: Books = work()
-            return found
+            return work()
         except TryLater:
             if time.monotonic() > deadline:
                 raise
@@ -170,6 +174,11 @@ def _tell(books: Books, havoc: Havoc, load: Load, died: Counter[str]) -> None:
         f"handlers began {books.starts} times, {books.started_again} of them again after their executor was killed, stopped or "
         f"told to end; {books.copies} emails arrived in a second copy with the same Message-ID"
     )
+    complain(books)
+
+
+def complain(books: Books) -> None:
+    """Names what is lost or doubled."""
     for kind, found in (("LOST", books.lost), ("DOUBLED", books.doubled)):
         for text in found[:SHOWN]:
             print(f"{kind}: {text}")

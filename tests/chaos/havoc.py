@@ -19,12 +19,19 @@ LONG_STOP = 0.15  # of an executor's stops outlive its leases
 
 @dataclass(frozen=True)
 class Deed:
-    """at_s: seconds since the epoch; how: kill, stop or term; for_s: how long it was stopped."""
+    """at_s: seconds since the epoch; how: kill, stop or term; for_s: how long it was stopped; of: its station where the name does
+    not begin with it."""
 
     at_s: float
     name: str
     how: str
     for_s: float = 0.0
+    of: str = ""
+
+    @property
+    def station(self) -> str:
+        """executor, of executor-2."""
+        return self.of or self.name.partition("-")[0]
 
 
 class Havoc:

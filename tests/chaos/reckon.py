@@ -8,7 +8,7 @@ import email
 import email.policy
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -104,11 +104,13 @@ def reckon(
     expected: Mapping[str, Registered],
     state: Path,
     deeds: Iterable[Deed],
+    besides: Container[str] = (),
 ) -> Books:
-    """Compares the four books; deeds: what was done to whom, kill points among them. Raises TryLater."""
-    books = Books(events=len(events))
+    """Compares the four books; deeds: what was done to whom, kill points among them; besides: runs that are not of these events.
+    Raises TryLater."""
+    books, deeds = Books(events=len(events)), list(deeds)
     with ledger.read() as session:
-        runs = {row.id: row.state for row in session.scalars(select(RunRow))}
+        runs = {row.id: row.state for row in session.scalars(select(RunRow)) if row.id not in besides}
         attempts = {(row.run_id, row.number): row for row in session.scalars(select(AttemptRow))}
         mails = {row.message_id: row for row in session.scalars(select(NotificationRow))}
     books.runs = len(runs)
@@ -133,9 +135,9 @@ def reckon(
         books,
         state / "mail",
         due,
-        [deed for deed in deeds if deed.name.partition("-")[0] in ("notifier", "mail", "postgresql")],
+        [deed for deed in deeds if deed.station in ("notifier", "mail", "postgresql")],
     )
-    _starts(books, state, attempts, [deed for deed in deeds if deed.name.startswith("executor")])
+    _starts(books, state, attempts, [deed for deed in deeds if deed.station == "executor"])
     return books
 
 

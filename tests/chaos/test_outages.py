@@ -59,7 +59,9 @@ class Outage:
         self.broker: Broker = open_broker(StreamSettings(bootstrap_servers=stage.bootstrap, request_timeout_ms=4000))
         self.admin: Admin = self.broker.admin()
         until(stage.all_ready, "every station to be ready")
-        self.handlers: dict[str, tuple[Registered, HandlerView]] = register_all(stage, self.ledger)
+        self.handlers: dict[str, tuple[Registered, HandlerView]] = register_all(
+            stage.layout.at("btrdb"), stage.layout.certificates.ca, stage.layout.api_keys, self.ledger
+        )
         self._events: dict[str, tuple[str, ...]] = {}
 
     def of(self, name: str, for_s: float) -> None:

@@ -52,7 +52,8 @@ class Pairs:
         fault_archive(self.archive)
         self.events: dict[str, tuple[str, ...]] = {}
         until(stage.all_ready, "every station to be ready")
-        self.handlers = register_all(stage, self.ledger)
+        layout = stage.layout
+        self.handlers = register_all(layout.at("btrdb"), layout.certificates.ca, layout.api_keys, self.ledger)
 
     def close(self) -> None:
         self.broker.close()

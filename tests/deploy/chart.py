@@ -18,6 +18,7 @@ CHART = ROOT / "deploy" / "helm" / "eventproc"
 STATIONS = ("registry", "dispatcher", "notifier", "ctingress", "executor", "downloads")
 Plain = dict[str, Any]
 
+EXAMPLE: Plain = yaml.safe_load((CHART.parent / "example-values.yaml").read_text())
 LEAST: Plain = {
     "kafka": {"bootstrapServers": "kafka.example.com:9092"},
     "ledger": {"existingSecret": "ledger"},

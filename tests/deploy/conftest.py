@@ -14,6 +14,7 @@ SORTS = {
     "strimzi and much": (LEAST, STRIMZI, MUCH),
     "oauth and hpa": (LEAST, OAUTH),
     "mutual TLS": (LEAST, MUTUAL_TLS),
+    "the example": (chart.EXAMPLE,),
     "full sandbox": (LEAST, MUCH, {"executor": {"sandbox": {"level": "full", "hostUsers": False}}}),
 }
 

@@ -141,6 +141,15 @@ def test_secrets_are_mounted_as_folders_so_that_they_can_rotate(one: chart.Rende
             assert not any("subPath" in mount for mount in container["volumeMounts"]), name
 
 
+def test_packages_lie_in_a_folder_that_the_executor_makes_for_a_mount_belongs_to_root(one: chart.Rendered) -> None:
+    for name, pod in one.pods():
+        if "-executor-" in name:
+            mounts = {mount["mountPath"] for mount in pod["spec"]["containers"][0]["volumeMounts"]}
+            folder = Path(one.env(name)["EXECUTOR_PACKAGES_DIR"])
+            assert str(folder) not in mounts
+            assert str(folder.parent) in mounts
+
+
 def test_the_executor_knows_no_ledger_and_no_seal_key(one: chart.Rendered) -> None:
     pods = [pod for name, pod in one.pods() if "-executor-" in name]
     assert pods
