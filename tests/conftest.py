@@ -11,14 +11,14 @@ from devstack import kafka
 from devstack.supervisor import Process, Supervisor
 from ledger import Ledger
 from tests import containers
+from tests.migrated import migrated
 from tests.secure_kafka import SecureKafka, free_ports, loopback, secure_kafka
 
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     """A migrated ledger in SQLite; folders whose tests need another have their own."""
-    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}", [Fernet.generate_key().decode()])
-    opened.migrate()
+    opened = Ledger.open(migrated(tmp_path / "ledger.db"), [Fernet.generate_key().decode()])
     yield opened
     opened.close()
 

@@ -22,6 +22,7 @@ from registry.settings import RegistrySettings
 from schemas.generated import eventprocapi_pb2 as api
 from schemas.generated.eventprocapi_pb2_grpc import EventProcessingServiceStub
 from schemas.generated.executorapi_pb2_grpc import ExecutorServiceStub
+from tests.migrated import migrated
 
 KEYS = {"alice": "A" * 40, "bob": "B" * 40, "root": "C" * 40}
 TOKEN = "token-of-the-executors"
@@ -98,12 +99,11 @@ def running(
     keys_file.write_text(json.dumps({"keys": entries}))
     tokens_file.write_text(f"an-older-one\n{TOKEN}\n")
     settings = RegistrySettings(
-        ledger_url=f"sqlite:///{tmp_path / 'ledger.db'}", listen="127.0.0.1:0", internal_listen="127.0.0.1:0",
+        ledger_url=migrated(tmp_path / "ledger.db"), listen="127.0.0.1:0", internal_listen="127.0.0.1:0",
         cert=tls.cert, key=tls.key, keys_file=keys_file, tokens_file=tokens_file, runtimes=runtimes, check_s=check_s,
         mail_domains="example.com", blob_bytes=BLOB_BYTES, downloads_endpoint="files.example.com",
     )  # fmt: skip
     ledger = Ledger.open(settings.ledger_url, [Fernet.generate_key().decode()])
-    ledger.migrate()
     servers = serve(settings, ledger, Rules(**changed))  # type: ignore[arg-type]
     credentials = grpc.ssl_channel_credentials(tls.ca.read_bytes())
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]

@@ -16,16 +16,16 @@ from ledger import Ledger
 from ledger.handlers import HandlerView, NewHandler, register
 from schemas.topics import topics
 from stream.memory import MemoryBroker
+from tests.migrated import migrated
 
 HOOK = "ctingress.on_complete"
 
 
 @pytest.fixture
 def ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ledger]:
-    url = f"sqlite:///{tmp_path / 'ledger.db'}"
+    url = migrated(tmp_path / "ledger.db")
     monkeypatch.setenv("EVENTPROC_LEDGER_URL", url)
     opened = Ledger.open(url)
-    opened.migrate()
     yield opened
     opened.close()
 

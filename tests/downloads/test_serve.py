@@ -19,6 +19,7 @@ from downloads.serve import Desk, make_app
 from ledger import Ledger
 from objectstore import ObjectStore
 from schemas.records import stored_name
+from tests.migrated import migrated
 
 CODE = "0123456789abcdef" * 2
 DAY_S = 86_400.0
@@ -26,8 +27,7 @@ DAY_S = 86_400.0
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    opened = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
-    opened.migrate()
+    opened = Ledger.open(migrated(tmp_path / "ledger.db"))
     yield opened
     opened.close()
 

@@ -22,6 +22,7 @@ from ledger.rules import Rules
 from schemas.events import Event
 from schemas.records import Outcome, Result
 from tests import containers
+from tests.migrated import migrated
 
 HOOK = "ctingress.on_complete"
 RULES = Rules(lease_s=60.0, first_wait_s=0.0)
@@ -48,6 +49,7 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(params=["sqlite", "postgresql"])
 def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Of a ledger that is not made yet."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path / 'ledger.db'}"
     return str(request.getfixturevalue("postgresql_url"))
@@ -66,7 +68,10 @@ def postgresql_url(postgresql: str) -> str:
 
 @pytest.fixture
 def ledger(url: str) -> Iterator[Ledger]:
-    opened = Ledger.open(url, [Fernet.generate_key().decode()])
+    sqlite = make_url(url).get_backend_name() == "sqlite"
+    opened = Ledger.open(
+        migrated(Path(str(make_url(url).database))) if sqlite else url, [Fernet.generate_key().decode()]
+    )
     opened.migrate()
     yield opened
     opened.close()

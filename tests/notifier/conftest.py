@@ -26,6 +26,7 @@ from ledger.tables import CredentialRow
 from notifier.settings import NotifierSettings
 from schemas.events import event_from
 from schemas.records import Outcome, Result, RunError
+from tests.migrated import migrated
 
 START_NS = 1591844350000000000
 PLAIN = Options()
@@ -247,7 +248,6 @@ class Book:
 @pytest.fixture
 def book(tmp_path: Path) -> Iterator[Book]:
     """A ledger in SQLite, and what is needed to have runs in it."""
-    ledger = Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}")
-    ledger.migrate()
+    ledger = Ledger.open(migrated(tmp_path / "ledger.db"))
     yield Book(ledger)
     ledger.close()
