@@ -10,12 +10,12 @@ from stream.kafka_member import KafkaMember
 PATIENCE_S = 60.0
 
 
-def turning(members: list[KafkaMember], true: Callable[[], object], what: str) -> None:
+def turning(members: list[KafkaMember], true: Callable[[], object], what: str, poll_s: float = 0.05) -> None:
     deadline = time.monotonic() + PATIENCE_S
     while not true():
         assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s for {what}"
         for member in members:
-            member.poll(0.05, 10)
+            member.poll(poll_s, 10)
 
 
 def generation(member: KafkaMember) -> int:
@@ -25,4 +25,4 @@ def generation(member: KafkaMember) -> int:
 
 def stable(member: KafkaMember) -> bool:
     """Whether no rebalance goes on as far as it knows."""
-    return generation(member) != -1
+    return member._client is not None and generation(member) != -1

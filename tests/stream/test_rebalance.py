@@ -80,3 +80,19 @@ def test_a_member_with_much_in_store_takes_part_in_a_rebalance_at_once(kafka_boo
 
     assert one._store and one.assignment(), "it still has what it had in store, and its place in the group"
     ground.broker.close()
+
+
+@pytest.mark.parametrize("poll_s", [0.0, 0.02])
+def test_a_member_that_looks_in_shortly_has_the_partitions_of_a_topic_that_is_made_later(
+    ground: Ground, poll_s: float
+) -> None:
+    """As its leader it joins twice: once without any, and once when it has learnt of them."""
+    later = f"later-{uuid.uuid4().hex[:8]}"
+    for _ in range(5):
+        member = ground.broker.consumer([later], f"group-{uuid.uuid4().hex[:8]}")
+        assert isinstance(member, KafkaMember)
+        turning([member], lambda: stable(member), "a group without partitions", poll_s)  # noqa: B023
+        ground.broker.admin().ensure_topics([Topic(later, "key", PARTITIONS, 3_600_000)], 1, 1024 * 1024)
+
+        turning([member], lambda: len(member.assignment()) == PARTITIONS, "its partitions", poll_s)  # noqa: B023
+        member.close()
