@@ -162,6 +162,7 @@ class _Work:
     def _with_known_schemas(self, batch: Sequence[Message]) -> Sequence[Message]:
         if self._book is None:
             return batch
+        self._book.batch()
         known: list[Message] = []
         waiting: set[Place] = set()
         for message in batch:

@@ -49,6 +49,7 @@ class SchemaBook:
         self._seen: set[bytes] = set()
         self._asked: OrderedDict[int, float] = OrderedDict()  # registry ids that were not there, and when that was
         self._met: OrderedDict[Unknown, float] = OrderedDict()  # what was unknown, and when it was met first
+        self._batch_at = float("-inf")
 
     def publish(self, written: Sequence[tuple[str, str]]) -> None:
         """Makes the contracts known before their first use; blocks. written: (contract's name, topic) pairs.
@@ -66,6 +67,10 @@ class SchemaBook:
             for name, topic in written:
                 write_with_id(name, self._registry.register(topic, contracts()[name].raw))
 
+    def batch(self) -> None:
+        """Messages have come: none of them is given up by what was looked up before, for schemas are published before their use."""
+        self._batch_at = self._clock()
+
     def missing(self, message: Message) -> str:
         """Why the message has to wait for its schema; '' when it has not, or has waited long enough to be given up.
 
@@ -74,15 +79,17 @@ class SchemaBook:
         unknown = self._unknown(message)
         if unknown is None:
             return ""
+        now = self._clock()
+        left = self._met.get(unknown, now) + self._wait_s - now
         if isinstance(unknown, bytes):
-            if unknown in self._look_up():
+            if unknown in self._look_up(left <= 0):
                 return ""
             what = f"the Avro schema with fingerprint {unknown.hex()} is not in {SCHEMAS}"
         else:
-            if self._fetched(unknown):
+            if self._fetched(unknown, left <= 0):
                 return ""
             what = f"the Schema Registry has no Avro schema with id {unknown}"
-        left = self._since(unknown) + self._wait_s - self._clock()
+        self._remember(unknown)
         return f"{what}; waiting for it for {left:.0f} s more" if left > 0 else ""
 
     def meet(self, message: Message) -> None:
@@ -92,7 +99,7 @@ class SchemaBook:
         """
         unknown = self._unknown(message)
         if unknown is not None:
-            self._since(unknown)
+            self._remember(unknown)
 
     def _unknown(self, message: Message) -> Unknown | None:
         """What the message was written by, when that may have to be asked for and is not known here."""
@@ -103,17 +110,21 @@ class SchemaBook:
         schema_id = registry_id_of(value)
         return None if schema_id is None or self._registry is None or schema_id in by_id() else schema_id
 
-    def _since(self, unknown: Unknown) -> float:
-        """When it was met first; that is remembered of the REMEMBERED that were met last."""
-        since = self._met.setdefault(unknown, self._clock())
+    def _remember(self, unknown: Unknown) -> None:
+        """Notes when it was met first; that is known of the REMEMBERED that were met last."""
+        self._met.setdefault(unknown, self._clock())
         self._met.move_to_end(unknown)
         while len(self._met) > REMEMBERED:
             self._met.popitem(last=False)
-        return since
 
-    def _look_up(self) -> set[bytes]:
+    def _old(self, looked_at: float, over: bool) -> bool:
+        """Whether to look again; over: something is about to be given up."""
+        return self._clock() - looked_at >= LOOK_EVERY_S or (over and looked_at < self._batch_at)
+
+    def _look_up(self, over: bool = False) -> set[bytes]:
         """Learns all that the topic holds; the fingerprints known then."""
-        if self._clock() - self._looked_at >= LOOK_EVERY_S:
+        if self._old(self._looked_at, over):
+            began = self._clock()
             for message in self._admin.read(SCHEMAS):
                 try:
                     raw = json.loads(message.value or b"null")
@@ -124,16 +135,17 @@ class SchemaBook:
                 else:
                     learn(contract)
                     self._seen.add(contract.fingerprint)
-            self._looked_at = self._clock()
+            self._looked_at = began
         return self._seen
 
-    def _fetched(self, schema_id: int) -> bool:
-        if self._clock() - self._asked.get(schema_id, float("-inf")) < LOOK_EVERY_S:
+    def _fetched(self, schema_id: int, over: bool) -> bool:
+        if not self._old(self._asked.get(schema_id, float("-inf")), over):
             return False
+        began = self._clock()
         assert self._registry is not None
         raw = self._registry.schema(schema_id)
         if raw is None:
-            self._asked[schema_id] = self._clock()
+            self._asked[schema_id] = began
             while len(self._asked) > REMEMBERED:
                 self._asked.popitem(last=False)
             return False

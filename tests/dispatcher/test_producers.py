@@ -36,6 +36,7 @@ from stream.schema_book import SchemaBook
 from stream.schema_registry import SchemaRegistry
 from stream.settings import StreamSettings
 from telemetry.health import Health
+from tests.admin.conftest import told
 from tests.schema_registry import Registry, serving
 
 HOOK = "ctingress.on_complete"
@@ -67,9 +68,9 @@ def by(writer: Any, event: dict[str, Any]) -> bytes:
     return out.getvalue()
 
 
-def a_later_release() -> Any:
+def a_later_release(field: str = "Later") -> Any:
     raw = json.loads(json.dumps(contracts()[HOOK].raw))
-    raw["fields"].append({"name": "Later", "type": "string", "default": ""})
+    raw["fields"].append({"name": field, "type": "string", "default": ""})
     return contract_of(HOOK, raw)
 
 
@@ -83,6 +84,7 @@ class Desk:
     raw: Any
     zipped: Any
     handler_id: int
+    bootstrap: str
 
     def send(self, value: bytes | None, headers: tuple[tuple[str, bytes], ...] = (), *, zipped: bool = False) -> str:
         """Sends it; where it is."""
@@ -150,7 +152,9 @@ def desk(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
         zipped = KafkaProducer(
             bootstrap_servers=servers, max_request_size=most, compression_type="gzip", enable_idempotence=False
         )
-        yield Desk(broker, SchemaBook(broker.admin(), producer, registry, 0.0), ledger, raw, zipped, view.id)
+        yield Desk(
+            broker, SchemaBook(broker.admin(), producer, registry, 0.0), ledger, raw, zipped, view.id, kafka_bootstrap
+        )
         stop.set()
         thread.join(60)
         raw.close()
@@ -221,6 +225,22 @@ def test_an_id_sent_again_runs_once_and_one_used_for_another_event_is_a_dead_let
 
     assert "was used before by another event, which was of 'a.zip'" in desk.letter(other)
     assert desk.ran(event["RequestID"])
+
+
+def test_a_dead_letter_is_sent_again_by_its_number_and_makes_the_run_that_it_would_have_made(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    event, newer = an_event(), a_later_release("Latest")
+    desk.letter(desk.send(SINGLE_OBJECT + newer.fingerprint + by(newer, {**event, "Latest": "x"})))
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", desk.bootstrap)
+    monkeypatch.setenv("EVENTPROC_LEDGER_URL", desk.ledger.engine.url.render_as_string())
+    (letter,) = told("dead-letters", "list", "--reason", newer.fingerprint.hex())
+    desk.broker.producer().send(SCHEMAS, json.dumps(newer.raw).encode(), key=newer.fingerprint.hex().encode())
+
+    assert len(told("dead-letters", "redrive", str(letter["number"]), "--dry-run")["letters"]) == 1
+    assert told("dead-letters", "redrive", str(letter["number"]))["sent"]
+
+    assert desk.ran(event["RequestID"]) == run_id(HOOK, event["RequestID"], desk.handler_id)
 
 
 def test_ten_megabytes_are_refused_by_the_topic_and_what_only_compressed_gets_through_by_the_dispatcher(

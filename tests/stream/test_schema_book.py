@@ -188,6 +188,29 @@ def test_what_stands_behind_a_message_that_waits_waits_beside_it(broker: MemoryB
         station.end()
 
 
+@pytest.mark.parametrize("wait_s", [0, 60])
+def test_what_was_unknown_for_long_and_is_published_now_makes_no_dead_letter(broker: MemoryBroker, wait_s: int) -> None:
+    newer, producer, clock = a_newer_task("z"), broker.producer(), Standing()
+    value = SINGLE_OBJECT + newer.fingerprint + written(newer)
+    producer.send(TOPIC, value, key=b"k")
+    station = Station(broker, SchemaBook(broker.admin(), producer, wait_s=wait_s, clock=clock))
+    try:
+        until(
+            lambda: (
+                wait_s == 0 or station.health.ready_answer()[1]["checks"].get("partitions", {"ok": True})["ok"] is False
+            )
+        )
+        clock.now += wait_s
+        until(lambda: broker.messages(DEAD_LETTERS))
+        clock.now += 0.01
+        producer.send(SCHEMAS, json.dumps(newer.raw).encode(), key=newer.fingerprint.hex().encode())
+        producer.send(TOPIC, value, key=b"k")
+        until(lambda: station.step.read)
+    finally:
+        station.end()
+    assert len(broker.messages(DEAD_LETTERS)) == 1
+
+
 def test_of_schemas_that_nobody_has_only_so_many_are_remembered(broker: MemoryBroker) -> None:
     clock = Standing()
     book = SchemaBook(broker.admin(), broker.producer(), wait_s=60, clock=clock)
