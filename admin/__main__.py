@@ -12,6 +12,7 @@ from admin import (
     downgrade,
     emails,
     handlers,
+    ledger_roles,
     prepare,
     probe,
     replay,
@@ -32,6 +33,7 @@ app.command()(books.matches)
 app.command()(books.reconcile)
 app.command()(retain.retain)
 app.command()(acls.kafka_acls)
+app.command()(ledger_roles.ledger_roles)
 app.command()(seals.reseal)
 app.command()(prepare.migrate)
 app.command()(prepare.topics)

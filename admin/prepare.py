@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from admin import desk
+from admin import desk, ledger_roles
 from admin.say import out
 from admin.settings import AdminSettings
 from ledger.settings import KeepSettings
@@ -16,11 +16,21 @@ from stream.settings import StreamSettings
 from telemetry.settings import from_environment
 
 
-def migrate() -> None:
+def migrate(
+    roles: Annotated[
+        str,
+        typer.Option(
+            envvar="ADMIN_LEDGER_ROLES",
+            help="then give the stations' roles their rights; as ledger-roles --role has it",
+        ),
+    ] = "",
+) -> None:
     """Brings the ledger's tables to this release; those of a later one are left as they are."""
     with desk.any_ledger(from_environment(AdminSettings).ledger_url) as ledger:
         ledger.migrate()
         out.print(ledger.unlike() or "the ledger's tables are this release's")
+        if roles:
+            ledger_roles.give(ledger, roles)
 
 
 def topics(

@@ -44,6 +44,10 @@ _NOW = {
 }
 
 
+class NotAllowed(TryLater):
+    """The database does not let us: our role lacks a right, which somebody may give it."""
+
+
 class Ledger:
     """The book of record. Safe for many threads; a transaction belongs to one."""
 
@@ -95,12 +99,22 @@ class Ledger:
     def migrate(self) -> None:
         """Brings the tables to the present version; several processes may do so at once. Blocks; raises TryLater.
 
-        Tables that a later release has made are left as they are: its migrations leave the release before it at work.
+        Tables that a later release has made are left as they are: its migrations leave the release before it at work. A role that
+        may not change tables waits in this way for who may: NotAllowed.
         """
         with _consequences(), self._migrating() as config:
             has = MigrationContext.configure(config.attributes["connection"]).get_current_revision()
-            if has is None or has in _revisions():
+            if has == _scripts().get_current_head() or (has is not None and has not in _revisions()):
+                return
+            try:
                 command.upgrade(config, "head")
+            except exc.ProgrammingError as error:
+                if not _lacks_a_right(error):
+                    raise
+                of = f"are of revision {has}" if has else "are not there"
+                raise NotAllowed(
+                    f"ledger: its tables {of}, and this role may not change them; eventproc-admin migrate does ({error.orig})"
+                ) from error
 
     def migrate_back(self, revision: str) -> list[str]:
         """Takes the tables back to that revision, with what later ones have noted; the steps, newest first, in words.
@@ -124,8 +138,7 @@ class Ledger:
         config = Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         with self._writing.begin() as connection:
-            if connection.dialect.name == "postgresql":
-                connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
+            alone_in_migrating(connection)
             config.attributes["connection"] = connection
             yield config
 
@@ -144,6 +157,12 @@ class Ledger:
     def close(self) -> None:
         """Closes all connections."""
         self.engine.dispose()
+
+
+def alone_in_migrating(connection: Connection) -> None:
+    """Waits until nobody else changes the tables, or the rights on them; until the transaction ends nobody does."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"))
 
 
 def _scripts() -> ScriptDirectory:
@@ -218,4 +237,11 @@ def _consequences() -> Iterator[None]:
     except exc.DBAPIError as error:
         if error.connection_invalidated:
             raise TryLater(f"ledger: {error.orig}") from error
+        if _lacks_a_right(error):
+            raise NotAllowed(f"ledger: {error.orig}") from error
         raise
+
+
+def _lacks_a_right(error: exc.DBAPIError) -> bool:
+    """insufficient_privilege (PostgreSQL, appendix A)."""
+    return getattr(error.orig, "sqlstate", None) == "42501"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, update
 from sqlalchemy.orm import Session
 
 from ledger.bulk import change_queued
@@ -35,16 +35,16 @@ def note_refused(session: Session, row: RunRow, result: Result, now: int) -> boo
     if refused_owners(session, {row.owner}):
         return False
     bump(session)  # first, as registrations do, against deadlocks
-    query = select(CredentialRow).where(CredentialRow.owner == row.owner)
+    # not the key itself, which whoever closes runs has no right to
+    query = select(CredentialRow.refused_at_ms, CredentialRow.updated_at_ms).where(CredentialRow.owner == row.owner)
     if is_postgresql(session):
         query = query.with_for_update()
-    credential = session.scalar(query.execution_options(populate_existing=True))
+    credential = session.execute(query).first()
     attempt = select(AttemptRow.claimed_at_ms).where(AttemptRow.run_id == row.id, AttemptRow.number == row.claims)
     claimed = session.scalar(attempt) or 0
     if credential is None or credential.refused_at_ms is not None or claimed < credential.updated_at_ms:
         return False
-    credential.refused_at_ms = now
-    session.flush()
+    session.execute(update(CredentialRow).where(CredentialRow.owner == row.owner).values(refused_at_ms=now))
     pause_for_key(session, row.owner)
     return True
 

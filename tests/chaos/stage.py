@@ -1,9 +1,13 @@
-"""The whole system with several of each station, on a real Kafka and a real PostgreSQL, with kill points in every process."""
+"""The whole system with several of each station, on a real Kafka and a real PostgreSQL, with kill points in every process.
+
+Each station comes to the ledger under a role of its own, which has the rights of ledger/roles.json and no others.
+"""
 
 from __future__ import annotations
 
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +17,7 @@ from devstack.layout import RUNTIME
 from devstack.stack import ROOT, Stack, answers_ok, listens
 from devstack.supervisor import Process
 from faults import POINTS
+from ledger.roles import USUAL, role_names
 from tests.chaos.postgresql import PostgreSQL
 
 LEASE_S = 8.0
@@ -68,6 +73,7 @@ class Stage(Stack):
         self._seed = seed
         self._chance = chance
         self._settings = settings
+        self._has_roles = False
         self.pages: dict[str, str] = {}  # station -> where it tells of its health
 
     @property
@@ -105,13 +111,26 @@ class Stage(Stack):
 
     def _processes(self) -> list[Process]:
         one = {process.name: process for process in super()._processes()}
-        made = [self.postgresql.process, one["btrdb"], one["mail"]]
+        database = replace(self.postgresql.process, ready=self._database_is_ready)
+        made = [database, one["btrdb"], one["mail"]]
         if self._counts["registry"] > 1:
             made = [*made, *self._services()]
         for station, count in self._counts.items():
             names = [f"{station}-{i}" for i in range(1, count + 1)] if count > 1 else [station]
             made += [self._copy(one[station], name, 9200 + len(made) + i, i) for i, name in enumerate(names)]
         return [self._to_services(process) for process in made] if self._counts["registry"] > 1 else made
+
+    def _database_is_ready(self) -> bool:
+        """With its tables, and the stations' roles."""
+        if not self.postgresql.process.ready():
+            return False
+        if not self._has_roles:
+            argv = [sys.executable, "-m", "admin", "migrate", "--roles", USUAL]
+            env = {**os.environ, "EVENTPROC_LEDGER_URL": self.ledger_url}
+            subprocess.run(argv, env=env, cwd=self._newer or ROOT, check=True, stdout=subprocess.DEVNULL)
+            self.postgresql.let_log_in(role_names(USUAL).values())
+            self._has_roles = True
+        return True
 
     def at_higher(self, part: str, number: int) -> str:
         """host:port of the number-th further process that listens where the part does; 0: the part's own."""
@@ -151,10 +170,11 @@ class Stage(Stack):
             "NOTIFIER_NAME": name,
             "REGISTRY_RUNTIMES": RUNTIME,
         }
+        station = name.partition("-")[0]
         if "EVENTPROC_LEDGER_URL" in env:
-            env["EVENTPROC_LEDGER_URL"] = self.ledger_url
+            env["EVENTPROC_LEDGER_URL"] = self.postgresql.url_of(USUAL.format(station=station))
         # the first of each is a static member of its group, the others come and go as members do by default
-        instance = f"{name.partition('-')[0].upper()}_INSTANCE"
+        instance = f"{station.upper()}_INSTANCE"
         if env.pop(instance, "") and number == 0:
             env[instance] = name
         listening = {

@@ -43,7 +43,7 @@ MUCH: Plain = {
         "runtimes": {"py3.11": {"slots": 4}, "py3.7": None},
         "sandbox": {"level": "namespaces", "hostUsers": False, "installer": {"enabled": True, "namespace": "kube-system"}},
     },
-    "ledger": {"caSecret": "ledger-ca"},
+    "ledger": {"caSecret": "ledger-ca", "roles": "eventproc_{station}"},
     "btrdb": {"caSecret": "btrdb-ca"},
     "mail": {"smtp": {"user": "eventproc", "passwordSecret": {"name": "smtp"}, "caSecret": "smtp-ca"}},
     "route": {"kind": "Ingress", "host": "btrdb.example.com", "ingress": {"tlsSecret": "btrdb-tls"}},

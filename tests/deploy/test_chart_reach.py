@@ -189,6 +189,17 @@ def test_topics_are_made_by_a_job_before_the_stations_come(rendered: dict[str, c
     assert commands == {"migrate", "topics"}
 
 
+def test_the_migrations_job_gives_the_stations_roles_their_rights_when_it_is_asked_to(
+    rendered: dict[str, chart.Rendered],
+) -> None:
+    def given(sort: str) -> list[str]:
+        job = rendered[sort].of("Job")["eventproc-migrations"]
+        (container,) = job["spec"]["template"]["spec"]["containers"]
+        return [one["value"] for one in container["env"] if one["name"] == "ADMIN_LEDGER_ROLES"]
+
+    assert (given("least"), given("much")) == ([], ["eventproc_{station}"])
+
+
 def test_the_charts_topics_are_those_of_the_schemas() -> None:
     assert chart_topics.FILE.read_text() == chart_topics.text(), "run `make docs`"
 

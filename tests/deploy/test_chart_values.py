@@ -27,6 +27,7 @@ pytestmark = pytest.mark.skipif(chart.helm() is None, reason="there is no Helm; 
         ({"kafka": {"auth": {"type": "scram"}}}, "type"),
         ({"btrdb": {"endpoint": "btrdb.example.com"}}, "endpoint"),
         ({"ledger": {"existingSecret": ""}}, "existingSecret"),
+        ({"ledger": {"roles": "eventproc"}}, "roles"),
         ({"mail": {"from": "eventproc"}}, "from"),
         ({"mail": {"smtp": {"security": "ssl"}}}, "security"),
         ({"executor": {"sandbox": {"level": "strong"}}}, "level"),

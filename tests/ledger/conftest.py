@@ -58,6 +58,11 @@ def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def postgresql_url(postgresql: str) -> str:
     """Of an empty database of this test's own."""
+    return a_database(postgresql)
+
+
+def a_database(postgresql: str) -> str:
+    """URL of an empty one at that server."""
     name = f"t{uuid.uuid4().hex}"
     engine = create_engine(postgresql, isolation_level="AUTOCOMMIT")
     with engine.connect() as connection:
