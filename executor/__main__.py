@@ -67,7 +67,7 @@ def main() -> int:
     threads = Threads(stop)
     threads.start("renewer", step.leases.run, done)
     threads.start("follower", step.follow.run, done)
-    threads.start("checker", Checker(registry, settings.name, runtimes, packages).run, stop)
+    threads.start("checker", Checker(registry, settings.name, runtimes, packages, settings.memory_bytes).run, stop)
     consumer = broker.consumer([tasks_topic(name) for name in interpreters], settings.group, instance=settings.instance)
     loop.run(
         consumer,

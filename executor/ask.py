@@ -140,12 +140,9 @@ class Registry:
         answer: api.NextCheckResponse = self._ask(self._stub.NextCheck, request, wait_s)
         return answer
 
-    def answer_check(self, check_id: str, verdict: api.Verdict.ValueType, text: str, lacking: Sequence[str]) -> None:
+    def answer_check(self, answer: api.AnswerCheckRequest) -> None:
         """What came of it."""
-        self._ask(
-            self._stub.AnswerCheck,
-            api.AnswerCheckRequest(id=check_id, verdict=verdict, text=text, lacking=lacking),
-        )
+        self._ask(self._stub.AnswerCheck, answer)
 
     def close(self) -> None:
         """Closes the channel."""

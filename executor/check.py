@@ -102,7 +102,10 @@ class Checker:
         executor: str,
         runtimes: Mapping[str, SandboxedRuntime | SleepingRuntime],
         packages: Packages,
+        memory_bytes: int = 0,
     ) -> None:
+        """memory_bytes: the most that a run is given here; 0: that is not told."""
+        self._memory_bytes = memory_bytes
         self._packages = packages
         self._registry = registry
         self._executor = executor
@@ -131,7 +134,15 @@ class Checker:
         verdict = self._check(asked)
         kind = {True: api.LOADS, False: api.REFUSED, None: api.NOT_TOLD}[verdict.loads]
         log.info("checked", runtime=asked.runtime, loads=verdict.loads, reason=verdict.text)
-        self._registry.answer_check(asked.id, kind, verdict.text[:4000], verdict.lacking[:50])
+        self._registry.answer_check(
+            api.AnswerCheckRequest(
+                id=asked.id,
+                verdict=kind,
+                text=verdict.text[:4000],
+                lacking=verdict.lacking[:50],
+                memory_bytes=self._memory_bytes,
+            )
+        )
         return 0.0
 
     def _check(self, asked: api.Check) -> Verdict:

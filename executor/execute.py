@@ -23,7 +23,7 @@ from executor.packages import IndexAway, Packages
 from executor.sandbox.job import BtrdbAway, Ended, Job, Limits, RequirementsRefused, SandboxLost
 from executor.sandbox.runtime import SandboxedRuntime
 from executor.sandbox.sleep import SleepingRuntime
-from executor.settings import ExecutorSettings
+from executor.settings import MIB, ExecutorSettings
 from faults import point
 from schemas.contracts import documented_arguments
 from schemas.encoding import AVRO_TYPE, decode, encode
@@ -44,6 +44,10 @@ BTRDB_RED_S = 30.0
 NO_FILES = Keeper(None)
 KEEP_S = 300.0
 """How long a handler's files wait for a storage that is away; then its result goes without them, and its log says so."""
+
+_LESS_MEMORY = (
+    "eventproc: it asks for %.0f MiB of memory; this executor gives %.0f MiB at most (EXECUTOR_MEMORY_BYTES)\n"
+)
 
 T = TypeVar("T")
 
@@ -238,8 +242,10 @@ class Execute:
         if ended.begun_after_s is not None:
             traces.record("handler", run.traceparent, ended.started_at_ns, ended.ended_at_ns, run_id=run_id)
         metrics.run_seconds.labels(runtime=run.runtime).observe(max(ended.ended_at_ns - ended.started_at_ns, 0) / 1e9)
+        wanted, most = run.memory_bytes, job.limits.memory_bytes
+        less = _LESS_MEMORY % (wanted / MIB, most / MIB) if wanted > most else ""
         kept, note = self._keeper.keep(run_id, ended.uploads, lambda put: self._until_done(run_id, run, put, KEEP_S))
-        return _result_of(run_id, run.lease_id, self._settings.name, ended, kept, note)
+        return _result_of(run_id, run.lease_id, self._settings.name, ended, kept, less + note)
 
     @contextmanager
     def _lent(self, run: api.Run) -> Iterator[str]:

@@ -14,6 +14,8 @@ YOUNG_S = 1.0
 """A run that ends within so long tells its log with its result alone."""
 MOST = 1 << 20
 """Characters of one run; its result has the beginning and the end of what was more."""
+STOPPED = "\n... it has printed more than can be followed; the end of its log is here when the run has ended ...\n"
+"""How a log that is followed goes on after MOST."""
 AT_ONCE = 1 << 18
 """Characters of one run in one call."""
 
@@ -31,12 +33,12 @@ class Followed:
         self._lock = threading.Lock()
 
     def add(self, text: str) -> bool:
-        """Takes whole lines; False when no more are wanted."""
+        """Takes whole lines, of the one that goes beyond MOST a part; False when no more are wanted."""
         with self._lock:
-            if self._over or self.at + len(self._waiting) + len(text) > MOST:
-                self._over = True
-            else:
-                self._waiting += text
+            if not self._over:
+                room = MOST - self.at - len(self._waiting)
+                self._over = len(text) > room
+                self._waiting += text[:room] + STOPPED if self._over else text
             return not self._over
 
     def next(self) -> str:

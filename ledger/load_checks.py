@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -28,11 +29,15 @@ class LoadCheck:
 
 @dataclass(frozen=True)
 class Verdict:
-    """An executor's answer. loads: None when its sandbox could not say; lacking: modules that it will miss when it is called."""
+    """An executor's answer. loads: None when its sandbox could not say; lacking: modules that it will miss when it is called.
+
+    memory_bytes: the most that the executor gives a run; 0: it did not tell.
+    """
 
     loads: bool | None
     text: str
     lacking: tuple[str, ...] = ()
+    memory_bytes: int = 0
 
 
 def ask(session: Session, check: LoadCheck) -> None:
@@ -79,8 +84,8 @@ def take(session: Session, runtimes: Collection[str]) -> LoadCheck | None:
 
 def answer(session: Session, check_id: str, verdict: Verdict) -> None:
     """What its executor found; nothing happens when nobody waits any more."""
-    told = {"loads": verdict.loads, "text": storable(verdict.text), "lacking": list(verdict.lacking)}
-    session.execute(update(LoadCheckRow).where(LoadCheckRow.id == check_id).values(verdict=json.dumps(told)))
+    told = json.dumps(dataclasses.asdict(verdict) | {"text": storable(verdict.text)})
+    session.execute(update(LoadCheckRow).where(LoadCheckRow.id == check_id).values(verdict=told))
 
 
 def verdict(session: Session, check_id: str) -> Verdict | None:
@@ -89,7 +94,7 @@ def verdict(session: Session, check_id: str) -> Verdict | None:
     if found is None:
         return None
     told = json.loads(found)
-    return Verdict(told["loads"], told["text"], tuple(told["lacking"]))
+    return Verdict(told["loads"], told["text"], tuple(told["lacking"]), told.get("memory_bytes", 0))
 
 
 def withdraw(session: Session, check_id: str) -> None:

@@ -17,6 +17,8 @@ LEFT_OUT = "\n... "
 LOST = -1
 MOST = 1 << 20
 """Characters of a run that is going on that are kept; of more, its end is told with its result."""
+NOTE = 1 << 10
+"""Characters beyond MOST in which the executor says that it tells no more."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,13 @@ def append(session: Session, lease: Lease, at: int, text: str) -> int:
     """Adds what was printed after the first `at` characters; returns how many there are now. LOST: the lease is not the present one.
 
     A piece that does not begin where the last one ended (told twice, or one before it was lost) changes nothing; nor does one
-    that is more than MOST.
+    that is more than MOST and NOTE.
     """
     row = locked(session, [lease.run_id]).get(lease.run_id)
     if row is None or row.state != RUNNING or not lease_counts(row, lease.lease_id):
         return LOST
     told = _told(session, row)
-    if at != told or not text or told + len(text) > MOST:
+    if at != told or not text or told + len(text) > MOST + NOTE:
         return told
     body = storable(text)
     session.add(RunLogRow(run_id=row.id, attempt=row.claims, at=at, until=at + len(body), body=body))
@@ -73,6 +75,7 @@ def read(session: Session, row: RunRow, attempt: int, at: int) -> Piece:
 
 
 def _rest(row: RunRow, at: int) -> str:
+    at = min(at, MOST)  # what was read beyond it is none of the log
     cut = row.log.find(LEFT_OUT) if row.log_truncated else -1
     return row.log[at:] if cut < 0 or at <= cut else row.log[cut:]
 

@@ -10,7 +10,15 @@ from sqlalchemy.orm import Session
 from ledger.engine import is_postgresql
 from ledger.handlers import DIGEST, FAILURES, NONE, PRESENT
 from ledger.rules import MailRules
-from ledger.tables import PENDING, HandlerRow, HandlerVersionRow, NotificationRow, NotificationRunRow, RunRow
+from ledger.tables import (
+    PENDING,
+    AttemptRow,
+    HandlerRow,
+    HandlerVersionRow,
+    NotificationRow,
+    NotificationRunRow,
+    RunRow,
+)
 from schemas.records import KEY_REFUSED, Outcome, RunError
 
 SUCCESS, FAILURE, KEY = "success", "failure", "key"
@@ -58,7 +66,7 @@ def close_run(
         if to:
             _put_key_mail(session, row, to, now)
             return
-        if _join_key_mail(session, row, now):
+        if _join_key_mail(session, row):
             return
     if not recipient or version.notify == NONE or (well and version.notify == FAILURES):
         return
@@ -110,27 +118,29 @@ def _put_key_mail(session: Session, row: RunRow, recipient: str, now: int) -> No
     session.flush()
 
 
-def _join_key_mail(session: Session, row: RunRow, now: int) -> bool:
-    """Puts the run into the email about its owner's key, to whomever that goes, while it has not been sent."""
+def _join_key_mail(session: Session, row: RunRow) -> bool:
+    """Puts the run into the email about its owner's key, whomever that goes to, also when it has been sent: they have been told.
+
+    That email is younger than the claim of each run that met the same key, for while a key is refused nothing is claimed under it.
+    """
+    claimed = select(AttemptRow.claimed_at_ms).where(AttemptRow.run_id == row.id, AttemptRow.number == row.claims)
     query = (
-        select(NotificationRow)
+        select(NotificationRow.id)
         .join(NotificationRunRow, NotificationRunRow.notification_id == NotificationRow.id)
         .join(RunRow, RunRow.id == NotificationRunRow.run_id)
         .where(
             RunRow.owner == row.owner,
+            RunRow.state == Outcome.REFUSED.value,
             NotificationRow.kind == KEY,
-            NotificationRow.state == PENDING,
-            NotificationRow.tries == 0,
-            NotificationRow.not_before_ms > now,
+            NotificationRow.created_at_ms >= (session.scalar(claimed) or 0),
         )
+        .order_by(NotificationRow.id.desc())
         .limit(1)
     )
-    if is_postgresql(session):
-        query = query.with_for_update(of=NotificationRow)
-    mail = session.scalar(query.execution_options(populate_existing=True))
-    if mail is None:
+    mail_id = session.scalar(query)
+    if mail_id is None:
         return False
-    session.add(NotificationRunRow(run_id=row.id, notification_id=mail.id))
+    session.add(NotificationRunRow(run_id=row.id, notification_id=mail_id))
     session.flush()
     return True
 

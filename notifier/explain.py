@@ -44,6 +44,7 @@ NEXT = {
     Outcome.CANCELLED: "Nothing needs to be done.",
 }
 
+_MODULE = re.compile(r"(?:No module named|needs the module) '([^']{1,200})'")
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")  # ECMA-48 section 5.4, control sequences: colours of a terminal
 _CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff]")
 
@@ -118,7 +119,7 @@ def explain(run: RunView, files: Files = NO_FILES) -> Explained:
         attempts=_attempts(run),
         facts=_facts(run),
         files=tuple(dataclasses.replace(file, name=_line(file.name)) for file in files.of(run.run_id, run.uploads)),
-        next_step=NEXT[outcome].format(id=run.handler_id),
+        next_step=_next_step(run, outcome),
     )
 
 
@@ -165,10 +166,7 @@ def _headline(run: RunView, outcome: Outcome) -> str:
         Outcome.TIMED_OUT: lambda: (
             f"It reached its time limit {on} and was stopped" + (f" after {ran}." if ran else ".")
         ),
-        Outcome.OUT_OF_MEMORY: lambda: (
-            f"It needed more memory than its limit {on} and was stopped"
-            + (f"; the most that was seen is {size(run.peak_memory_bytes)}." if run.peak_memory_bytes else ".")
-        ),
+        Outcome.OUT_OF_MEMORY: lambda: _out_of_memory(run, on),
         Outcome.CRASHED: lambda: (
             f"Its process died {on} without an answer" + (f", {ran} after its first line." if ran else ".")
         ),
@@ -177,6 +175,25 @@ def _headline(run: RunView, outcome: Outcome) -> str:
         Outcome.CANCELLED: lambda: f"It was removed before it started {on}.",
     }
     return said[outcome]()
+
+
+def _out_of_memory(run: RunView, on: str) -> str:
+    if run.error and run.error.type.endswith(
+        "MemoryError"
+    ):  # the handler's own, or numpy's: what it asked for was never had
+        return f"It asked for more memory {on} than its limit leaves, and did not get it."
+    seen = f"; the most that was seen is {size(run.peak_memory_bytes)}" if run.peak_memory_bytes else ""
+    return f"It needed more memory than its limit {on} and was stopped{seen}."
+
+
+def _next_step(run: RunView, outcome: Outcome) -> str:
+    error = run.error
+    if error and error.type == "ModuleNotFoundError" and (named := _MODULE.search(error.message)):
+        return (
+            f"If {clean(named[1])} is a package or part of one, register it again under the same name with that package in "
+            "requirements=[...]; if it is a file of your own, import it above the function, so that it is sent along."
+        )
+    return NEXT[outcome].format(id=run.handler_id)
 
 
 def _starts(run: RunView) -> list[str]:

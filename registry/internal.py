@@ -172,7 +172,7 @@ class Executors(ExecutorServiceServicer):
         """Whether it loads."""
         self._tokens.check(context.invocation_metadata())
         loads = {api.LOADS: True, api.REFUSED: False}.get(request.verdict)
-        self._checks.answer(request.id, Verdict(loads, request.text, tuple(request.lacking)))
+        self._checks.answer(request.id, Verdict(loads, request.text, tuple(request.lacking), request.memory_bytes))
         return api.AnswerCheckResponse()
 
     @answered

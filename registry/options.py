@@ -54,6 +54,16 @@ def check_options(given: api.Options, most: Most) -> Options:
     )
 
 
+def check_memory(options: Options, given_bytes: int) -> None:
+    """Raises Refusal (INVALID_ARGUMENT) when an executor gives a run less than it asks for. given_bytes: 0 for not known."""
+    if 0 < given_bytes < options.memory_bytes:
+        raise Refusal.invalid(
+            "options.memory_bytes",
+            f"is {options.memory_bytes}; executors give a run at most {given_bytes} bytes here ({given_bytes / MIB:.0f} MiB); "
+            "ask for no more, or have the operator raise EXECUTOR_MEMORY_BYTES",
+        )
+
+
 def _within(field: str, value: float, least: float, most: float, unit: str) -> float:
     if value == 0:
         return 0.0

@@ -13,6 +13,7 @@ from ledger.handlers import DIGEST, FAILURES, HandlerView, get_handler, list_han
 from ledger.keys import rekey
 from registry.calls import check_hook, handler_message
 from registry.checks import Checks
+from registry.options import check_memory
 from registry.refuse import Refusal, answered
 from registry.runs import RunCalls
 from registry.validate import Accepts, check_registration
@@ -63,6 +64,7 @@ class EventProcessing(RunCalls, VersionCalls):
         told = self._checks.ask(new.runtime, new.hook, new.blob, new.requirements)
         if told.loads is False:
             raise Refusal.invalid("blob", f"does not load in {new.runtime}: {told.text}")
+        check_memory(new.options, told.memory_bytes)
         check = f"loads in {new.runtime}" if told.loads else f"not checked: {told.text}"
         notes += [] if told.loads else [check]
         notes += [f"the function imports {name!r}, which {new.runtime} does not have" for name in told.lacking]

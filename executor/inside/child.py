@@ -110,6 +110,7 @@ def _run(channel: socket.socket, ahead: connect.Ahead) -> int:
         answer = _answer(channel, ahead, job, blob, warned)
     except MemoryError as error:
         answer = _out_of_memory(error, base)
+        uploads.send(channel, job["upload_limit"])
     frames.send(channel, answer)
     return 0
 

@@ -45,8 +45,9 @@ def conclude(supervision: Supervision, death: Death, spool: Path | None) -> Ende
         outcome, text = Outcome.OUT_OF_MEMORY, ""
         error = RunError("MemoryLimit", f"{stopped_by_kernel()}{told}")
     if outcome is Outcome.OUT_OF_MEMORY and error is not None:
-        error = RunError(error.type, f"{error.message} ({_figures(job, peak)})", error.traceback)
-    kept = outcome in (Outcome.SUCCEEDED, Outcome.FAILED)
+        error = RunError(error.type, f"{error.message} ({_figures(job, peak, error)})", error.traceback)
+    # a child that was killed has handed over none; one that has, has ended, in whatever way
+    kept = outcome in (Outcome.SUCCEEDED, Outcome.FAILED, Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY)
     uploads = tuple(_uploads(supervision, mask, spool)) if kept else ()
     log, truncated = supervision.output.text(mask)  # last: what is left out is said there
     cut = len(text) >= job.limits.text_bytes
@@ -101,13 +102,17 @@ def _told(message: Mapping[str, Any], seen: Observed, job: Job) -> tuple[Outcome
         protocol.text_of(told, "traceback", TRACEBACK),
     )
     if outcome is Outcome.OUT_OF_MEMORY and not error.message:
-        error = RunError(error.type, "no more memory", error.traceback)
+        error = RunError(error.type, "an allocation was refused", error.traceback)
     return outcome, "", error
 
 
-def _figures(job: Job, peak: int) -> str:
+def _figures(job: Job, peak: int, error: RunError) -> str:
     mib = 1 << 20
-    return f"its limit is {job.limits.memory_bytes / mib:.0f} MiB, its peak was {peak / mib:.0f} MiB"
+    limit, most = f"its limit is {job.limits.memory_bytes / mib:.0f} MiB", f"{peak / mib:.0f} MiB"
+    if error.type == CUT[Outcome.OUT_OF_MEMORY]:
+        return f"{limit}, its peak was {most}"
+    # what was asked for at once was never had, so the peak may be far below the limit
+    return f"{limit}; what it asked for then would have gone beyond it and was refused; until then it had used {most} at most"
 
 
 def _crash(why: str) -> RunError:

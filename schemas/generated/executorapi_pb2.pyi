@@ -588,9 +588,12 @@ class AnswerCheckRequest(_message.Message):
     VERDICT_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     LACKING_FIELD_NUMBER: _builtins.int
+    MEMORY_BYTES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     verdict: Global___Verdict.ValueType
     text: _builtins.str
+    memory_bytes: _builtins.int
+    """the most that the executor gives a run; 0: not told"""
     @_builtins.property
     def lacking(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """modules that it imports when it is called and that the runtime does not have"""
@@ -602,10 +605,11 @@ class AnswerCheckRequest(_message.Message):
         verdict: Global___Verdict.ValueType = ...,
         text: _builtins.str = ...,
         lacking: _abc.Iterable[_builtins.str] | None = ...,
+        memory_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "lacking", b"lacking", "text", b"text", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "lacking", b"lacking", "memory_bytes", b"memory_bytes", "text", b"text", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

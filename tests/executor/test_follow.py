@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from executor.follow import AT_ONCE, MOST, YOUNG_S, Follow
+from executor.follow import AT_ONCE, MOST, STOPPED, YOUNG_S, Follow
 from schemas.errors import TryLater
 
 
@@ -14,7 +14,7 @@ class Kept:
     def __init__(self) -> None:
         self.logs: dict[str, str] = {}
         self.away = self.answer_is_lost = False
-        self.room = MOST
+        self.room = MOST + 1024
         self.lost: set[str] = set()
         self.calls = 0
 
@@ -104,20 +104,20 @@ def test_a_run_whose_lease_is_lost_is_followed_no_more() -> None:
     assert registry.calls == 1
 
 
-def test_a_torrent_is_told_in_parts_and_ends_where_there_is_no_more_room() -> None:
+def test_a_torrent_is_told_in_parts_and_says_where_there_is_no_more_room() -> None:
     follow, registry, clock = some()
     run = follow.begin("run", "lease")
     clock.now += 2
-    line = "x" * 1023 + "\n"
+    line = "x" * 999 + "\n"
 
-    taken = 0
     while run.add(line):
-        taken += len(line)
+        pass
+    assert run.add(line) is False
     for _ in range(2 * MOST // AT_ONCE):
         follow.turn()
 
-    assert len(registry.logs["run"]) == taken == MOST
-    assert registry.calls == MOST // AT_ONCE
+    assert registry.logs["run"] == (line * MOST)[:MOST] + STOPPED
+    assert registry.calls == MOST // AT_ONCE + 1
 
 
 def test_a_registry_that_takes_no_more_is_asked_no_more() -> None:

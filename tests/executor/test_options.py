@@ -42,6 +42,15 @@ def test_a_handlers_own_memory_limit_is_its_sandboxs(
     assert result(broker).outcome == outcome
 
 
+def test_a_handler_that_gets_less_memory_than_it_asks_for_is_told_in_its_log(
+    broker: MemoryBroker, make: Make, task: Callable[..., Message]
+) -> None:
+    make().handle([task(lambda **kwargs: print("mine"), memory_bytes=1024 * MIB)])
+
+    said = "eventproc: it asks for 1024 MiB of memory; this executor gives 512 MiB at most (EXECUTOR_MEMORY_BYTES)\n"
+    assert result(broker).log == f"mine\n{said}"
+
+
 def test_a_handler_that_asks_for_the_least_memory_runs(
     broker: MemoryBroker, make: Make, task: Callable[..., Message]
 ) -> None:

@@ -14,6 +14,7 @@ from ledger.fair import due
 from ledger.handlers import Options, list_handlers, matchable
 from ledger.keys import Rekeyed, rekey
 from ledger.notify import KEY, KEY_MAIL_WAIT_MS
+from ledger.outbox import Wanted, recent, sent
 from ledger.reconcile import reconcile
 from ledger.versions import set_paused
 from schemas.errors import TryLater
@@ -81,6 +82,40 @@ def test_runs_that_are_refused_together_are_in_one_email_whatever_their_handlers
     assert {line.run_id for line in mail.lines} == {run.run_id for run in runs}
     with ledger.read() as session:
         assert [problem for problem in reconcile(session, 0).problems if problem.count] == []
+
+
+def test_a_run_that_meets_the_key_after_its_email_was_sent_is_accounted_for_by_it_and_sends_no_other(
+    ledger: Ledger, handler: Handler, queued: Queued
+) -> None:
+    sealed(ledger, "alice")
+    first, second = queued(2, handler())
+    leases = [leased(ledger, first.run_id, nonce="1"), leased(ledger, second.run_id, nonce="2")]
+    ended(ledger, leases[0], Outcome.REFUSED, error=REFUSAL)
+    in_time(ledger)
+    (mail,) = mails(ledger)
+    with ledger.write() as session:
+        sent(session, mail)
+
+    ended(ledger, leases[1], Outcome.REFUSED, error=REFUSAL)
+
+    with ledger.read() as session:
+        assert [(one.kind, one.runs) for one in recent(session, Wanted(), 10)] == [(KEY, 2)]
+        assert [problem for problem in reconcile(session, 0).problems if problem.count] == []
+
+
+def test_a_key_that_is_refused_again_after_a_new_one_is_told_of_again(
+    ledger: Ledger, handler: Handler, queued: Queued
+) -> None:
+    sealed(ledger, "alice")
+    first, second = queued(2, handler())
+    refuse(ledger, first.run_id)
+    rekeyed(ledger, "alice", "no better")
+    in_time(ledger)
+
+    refuse(ledger, second.run_id, boot="another")
+
+    with ledger.read() as session:
+        assert [(one.kind, one.runs) for one in recent(session, Wanted(), 10)] == [(KEY, 1), (KEY, 1)]
 
 
 def test_an_owner_whose_refused_handler_tells_nobody_is_told_at_another_handlers_address(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ledger import Ledger
 from ledger.claims import Lease, hand_back
 from ledger.handlers import Options
-from ledger.logs import LEFT_OUT, LOST, MOST, Piece, append, read
+from ledger.logs import LEFT_OUT, LOST, MOST, NOTE, Piece, append, read
 from ledger.tables import RunLogRow, RunRow
 from schemas.records import Outcome, RunError
 from tests.ledger.conftest import RULES, Handler, Queued, ended, leased, lose
@@ -58,9 +58,22 @@ def test_no_more_is_kept_of_a_run_that_is_going_on_than_there_is_room_for(ledger
     (run,) = queued()
     lease = leased(ledger, run.run_id)
 
-    assert told(ledger, lease, 0, "x" * (MOST - 1)) == MOST - 1
-    assert told(ledger, lease, MOST - 1, "yy") == MOST - 1
-    assert piece(ledger, run.run_id, 1, MOST - 3).text == "xx"
+    most = MOST + NOTE
+    assert told(ledger, lease, 0, "x" * (most - 1)) == most - 1
+    assert told(ledger, lease, most - 1, "yy") == most - 1
+    assert piece(ledger, run.run_id, 1, most - 3).text == "xx"
+
+
+def test_of_a_long_log_that_is_kept_whole_the_reader_gets_what_the_note_stood_for(
+    ledger: Ledger, queued: Queued
+) -> None:
+    (run,) = queued()
+    lease = leased(ledger, run.run_id)
+    at = told(ledger, lease, 0, "x" * MOST + "... no more is told ...\n")
+
+    ended(ledger, lease, log="x" * MOST + "the rest\n")
+
+    assert piece(ledger, run.run_id, 1, at).text == "the rest\n"
 
 
 def test_nothing_is_added_under_a_lease_that_is_not_the_present_one(ledger: Ledger, queued: Queued) -> None:

@@ -130,6 +130,17 @@ def test_every_outcome_has_its_words_and_a_next_step(state: Outcome, mail: MakeM
             },
             ["more memory than its limit", "the most that was seen is 2 GiB", "limit 2 GiB"],
         ),
+        (
+            {
+                "state": Outcome.OUT_OF_MEMORY,
+                "peak_memory_bytes": 6 << 20,
+                "error": RunError("numpy.core._exceptions._ArrayMemoryError", "Unable to allocate 7.45 GiB"),
+            },
+            [
+                "asked for more memory on feeder7.zip than its limit leaves, and did not get it",
+                "Unable to allocate 7.45 GiB",
+            ],
+        ),
         ({"state": Outcome.CRASHED, "error": RunError("Crashed", "killed by SIGSEGV")}, ["died", "killed by SIGSEGV"]),
         (
             {
@@ -137,7 +148,12 @@ def test_every_outcome_has_its_words_and_a_next_step(state: Outcome, mail: MakeM
                 "started_at_ns": 0,
                 "error": RunError("ModuleNotFoundError", "No module named 'x'"),
             },
-            ["not a line of it ran", "ModuleNotFoundError: No module named 'x'"],
+            [
+                "not a line of it ran",
+                "ModuleNotFoundError: No module named 'x'",
+                "If x is a package",
+                "requirements=[...]",
+            ],
         ),
         (
             {

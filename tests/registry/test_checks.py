@@ -13,6 +13,7 @@ from sqlalchemy import func, select
 from ledger.load_checks import Verdict
 from ledger.tables import LoadCheckRow
 from registry.checks import Checks
+from schemas.generated import eventprocapi_pb2
 from schemas.generated import executorapi_pb2 as api
 from tests.registry_server import TOKEN, Running, bearer, pickled, refusal, running
 
@@ -69,6 +70,22 @@ def test_a_handler_that_loads_is_registered_and_told_so_with_what_it_will_miss(
     assert (seen[0].runtime, seen[0].hook, seen[0].blob) == ("py3.11", "ctingress.on_complete", blob)
     assert answered.check == "loads in py3.11"
     assert list(answered.notes) == ["the function imports 'talib', which py3.11 does not have"]
+
+
+def test_more_memory_than_executors_give_is_refused_by_naming_how_much_they_give(
+    registry: Running, pool: ThreadPoolExecutor
+) -> None:
+    def answer(check: api.Check) -> api.AnswerCheckRequest:
+        return api.AnswerCheckRequest(id=check.id, verdict=api.LOADS, memory_bytes=512 << 20)
+
+    serve_one(registry, pool, answer)
+    status, said = refusal(lambda: registry.register(options=eventprocapi_pb2.Options(memory_bytes=1 << 30)))
+    serve_one(registry, pool, answer)
+    fits = registry.register(options=eventprocapi_pb2.Options(memory_bytes=512 << 20))
+
+    assert status == "INVALID_ARGUMENT"
+    assert said.startswith("options.memory_bytes: is 1073741824; executors give a run at most 536870912 bytes here")
+    assert fits.handler.options.memory_bytes == 512 << 20
 
 
 def test_without_an_executor_it_is_accepted_and_said_to_be_unchecked(registry: Running) -> None:

@@ -233,6 +233,42 @@ def test_uploads_are_collected_from_the_scratch_and_nowhere_else(run: Run) -> No
     assert ended.uploads[0].path.read_bytes() == b"png" * 1000
 
 
+@pytest.mark.parametrize(
+    ("how", "outcome"), [("time", Outcome.TIMED_OUT), ("memory", Outcome.OUT_OF_MEMORY)], ids=["time", "memory"]
+)
+def test_uploads_are_collected_of_a_run_that_reached_a_limit_and_lived_to_tell(
+    run: Run, how: str, outcome: Outcome
+) -> None:
+    def handler(**kwargs: Any) -> None:
+        import sys
+        import time
+        import types
+
+        client = types.ModuleType("btrdbextras.eventproc")
+        with open("so far.csv", "wb") as file:
+            file.write(b"1,2\n")
+        client._uploads = {"a" * 32: ["so far.csv", "so far.csv"]}  # type: ignore[attr-defined]
+        sys.modules["btrdbextras.eventproc"] = client
+        if how == "memory":
+            bytearray(1 << 34)
+        time.sleep(60)
+
+    ended = run(handler, wall_s=2.0, warning_s=1.0)
+
+    assert ended.outcome is outcome
+    assert [(u.name, u.size) for u in ended.uploads] == [("so far.csv", 4)]
+
+
+def test_memory_that_was_asked_for_and_never_had_is_told_apart_from_memory_that_was_used(run: Run) -> None:
+    ended = run(lambda **kwargs: bytearray(1 << 34), memory_bytes=128 << 20)
+
+    assert ended.outcome is Outcome.OUT_OF_MEMORY and ended.error is not None
+    assert (
+        "its limit is 128 MiB; what it asked for then would have gone beyond it and was refused" in ended.error.message
+    )
+    assert "until then it had used" in ended.error.message
+
+
 def test_random_numbers_differ_between_runs(run: Run) -> None:
     def handler(**kwargs: Any) -> str:
         import random
