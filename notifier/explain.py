@@ -36,8 +36,8 @@ VERBS = {
 NEXT = {
     Outcome.SUCCEEDED: "Registering a function under the same name replaces this handler; deregister(conn, {id}) removes it.",
     Outcome.FAILED: "Correct the function and register it again under the same name; it runs on the next archive.",
-    Outcome.TIMED_OUT: "Read less at a time, or let BTrDB aggregate (aligned_windows), then register it again under the same name.",
-    Outcome.OUT_OF_MEMORY: "Take streams one by one, or let BTrDB aggregate (aligned_windows), then register it again under the same name.",
+    Outcome.TIMED_OUT: "Read less at a time, let BTrDB aggregate (aligned_windows), or use timeout=, then register it again.",
+    Outcome.OUT_OF_MEMORY: "Read streams one by one, let BTrDB aggregate (aligned_windows), or use memory=, then register it again.",
     Outcome.CRASHED: "Native code or os._exit usually ends a process like this; the last lines of the log show how far it came.",
     Outcome.REFUSED: "Put right what the message names, and register it again under the same name.",
     Outcome.ABANDONED: "If it needs much memory or kills its processes, correct that; else give the run's id to your operators.",

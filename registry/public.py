@@ -67,7 +67,8 @@ class EventProcessing(RunCalls, VersionCalls):
         check_memory(new.options, told.memory_bytes)
         check = f"loads in {new.runtime}" if told.loads else f"not checked: {told.text}"
         notes += [] if told.loads else [check]
-        notes += [f"the function imports {name!r}, which {new.runtime} does not have" for name in told.lacking]
+        elsewhere = f"which {new.runtime} does not have: requirements=[...] asks for packages"
+        notes += [f"the function imports {name!r}, {elsewhere}" for name in told.lacking]
         with metrics.ledger_seconds.labels(operation="register").time(), self._ledger.write() as session:
             view = register(session, new, caller.user)
             resumed = rekey(session, self._ledger, caller.user, caller.key).resumed

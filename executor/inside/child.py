@@ -28,6 +28,8 @@ class TimeLimit(Exception):
     No TimeoutError: that is an OSError, and libraries that wait for files and processes drop those.
     """
 
+    __module__ = "builtins"  # so it is called in tracebacks as docs/handlers.md has it
+
 
 class Warned(object):
     """The warning before the kill: a signal from outside that becomes an exception in the handler, once, while it runs."""

@@ -54,7 +54,10 @@ def _traceback_of(error: BaseException) -> str:
         own = error.__traceback__
         while own is not None and _ours(own):
             own = own.tb_next
-        lines = traceback.format_exception(type(error), error, own)
+        told = traceback.TracebackException(type(error), error, own)
+        while told.stack and os.path.dirname(told.stack[-1].filename) == _HERE:
+            told.stack.pop()  # the warning before the time limit is raised in here
+        lines = list(told.format())
     except BaseException as second:  # noqa: BLE001 - formatting calls the user's __repr__ and __str__
         return "(the traceback cannot be shown: %s)" % type(second).__name__
     return _cut(lines)

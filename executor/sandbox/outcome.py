@@ -102,7 +102,7 @@ def _told(message: Mapping[str, Any], seen: Observed, job: Job) -> tuple[Outcome
         protocol.text_of(told, "traceback", TRACEBACK),
     )
     if outcome is Outcome.OUT_OF_MEMORY and not error.message:
-        error = RunError(error.type, "an allocation was refused", error.traceback)
+        error = RunError(error.type, "no more memory", error.traceback)
     return outcome, "", error
 
 
@@ -112,7 +112,7 @@ def _figures(job: Job, peak: int, error: RunError) -> str:
     if error.type == CUT[Outcome.OUT_OF_MEMORY]:
         return f"{limit}, its peak was {most}"
     # what was asked for at once was never had, so the peak may be far below the limit
-    return f"{limit}; what it asked for then would have gone beyond it and was refused; until then it had used {most} at most"
+    return f"{limit}; this allocation was refused, the peak until then was {most}"
 
 
 def _crash(why: str) -> RunError:

@@ -26,13 +26,14 @@ KEY = "0123456789ABCDEF"
 
 @dataclass
 class Platform(EventProcessingServiceServicer):
-    """refuse: the status of every call, unless None; handlers, notes: what is answered; asked: each request."""
+    """refuse: the status of every call, unless None; handlers, notes, check: what is answered; asked: each request."""
 
     ca: Path
     endpoint: str = ""
     refuse: tuple[grpc.StatusCode, str] | None = None
     handlers: list[api.Handler] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    check: str = ""
     asked: list[object] = field(default_factory=list)
 
     def _ask(self, request: object, context: grpc.ServicerContext) -> None:
@@ -52,7 +53,7 @@ class Platform(EventProcessingServiceServicer):
 
     def Register(self, request: api.RegisterRequest, context: grpc.ServicerContext) -> api.RegisterResponse:
         self._ask(request, context)
-        return api.RegisterResponse(handler=api.Handler(id=1), notes=self.notes)
+        return api.RegisterResponse(handler=api.Handler(id=1), notes=self.notes, check=self.check)
 
     def Deregister(self, request: api.DeregisterRequest, context: grpc.ServicerContext) -> api.DeregisterResponse:
         self._ask(request, context)

@@ -116,6 +116,15 @@ def test_notes_of_the_platform_are_printed(conn: Any, platform: Any, capsys: pyt
     assert capsys.readouterr().out.endswith("note: it will run on 3.11\n")
 
 
+def test_what_the_check_said_is_printed_once(conn: Any, platform: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    platform.check = "not checked: no executor answered"
+    platform.notes = [platform.check, "it is paused"]
+
+    register(conn, "count", HOOK, MAIL, MAIL)(count)
+
+    assert capsys.readouterr().out.endswith("; not checked: no executor answered\nnote: it is paused\n")
+
+
 def test_the_messages_have_the_fields_and_numbers_of_the_proto() -> None:
     described = {}
     for name, message in api.DESCRIPTOR.message_types_by_name.items():

@@ -69,7 +69,9 @@ def test_a_handler_that_loads_is_registered_and_told_so_with_what_it_will_miss(
 
     assert (seen[0].runtime, seen[0].hook, seen[0].blob) == ("py3.11", "ctingress.on_complete", blob)
     assert answered.check == "loads in py3.11"
-    assert list(answered.notes) == ["the function imports 'talib', which py3.11 does not have"]
+    assert list(answered.notes) == [
+        "the function imports 'talib', which py3.11 does not have: requirements=[...] asks for packages"
+    ]
 
 
 def test_more_memory_than_executors_give_is_refused_by_naming_how_much_they_give(

@@ -189,7 +189,7 @@ def submit(conn: Connection, pickled: pickling.Pickled, wanted: Any) -> Tuple[Ha
         )
     )
     answer = call(conn, "Register", wire.message("RegisterRequest")(registration=registration))
-    lines = [_registered(answer)] + ["note: " + note for note in answer.notes]
+    lines = [_registered(answer)] + ["note: " + note for note in answer.notes if note != answer.check]
     sent = registration.options
     ignored = [re.sub("(_s|_bytes)$", "", field.name) for field, _ in sent.ListFields()]
     ignored += ["requirements"] if registration.requirements else []

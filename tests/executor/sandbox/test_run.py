@@ -263,10 +263,20 @@ def test_memory_that_was_asked_for_and_never_had_is_told_apart_from_memory_that_
     ended = run(lambda **kwargs: bytearray(1 << 34), memory_bytes=128 << 20)
 
     assert ended.outcome is Outcome.OUT_OF_MEMORY and ended.error is not None
+    assert "its limit is 128 MiB; this allocation was refused, the peak until then was" in ended.error.message
+
+
+def test_a_traceback_ends_with_the_users_line_when_the_time_was_up(run: Run) -> None:
+    def handler(**kwargs: Any) -> None:
+        __import__("time").sleep(60)
+
+    ended = run(handler, wall_s=2.0, warning_s=1.0)
+
+    assert ended.error is not None and "child.py" not in ended.error.traceback
+    last = ended.error.traceback.rstrip().splitlines()
     assert (
-        "its limit is 128 MiB; what it asked for then would have gone beyond it and was refused" in ended.error.message
+        last[-1] == "TimeLimit: the handler's time limit of 2 s ends in 1 s" and "in handler" in ended.error.traceback
     )
-    assert "until then it had used" in ended.error.message
 
 
 def test_random_numbers_differ_between_runs(run: Run) -> None:
