@@ -22,6 +22,7 @@ MOVED = (
 HEALS = (
     kafka_errors.RetriableError,
     kafka_errors.UnrecognizedBrokerVersion,
+    kafka_errors.InvalidReceiveError,  # somebody else answers at the broker's address while it is away: a proxy, say
     kafka_errors.BrokerNotAvailableError,
     kafka_errors.GroupAuthorizationFailedError,
     kafka_errors.TopicAuthorizationFailedError,

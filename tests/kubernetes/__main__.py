@@ -19,11 +19,11 @@ from tests.kubernetes.cluster import Cluster, Failed
 from tests.kubernetes.images import Images
 from tests.kubernetes.load import Load
 from tests.kubernetes.logs import Logs
-from tests.kubernetes.release import PATIENCE_S, SWITCHES, Release
+from tests.kubernetes.release import FULL, PATIENCE_S, SWITCHES, Release
 from tests.kubernetes.story import Clock, Users
 
 TOOLS = ROOT.parent / "shared" / "tools"
-EVERY_S = 3.0
+EVERY_S = 6.0
 
 
 def main() -> int:
@@ -149,6 +149,10 @@ def _switches(cluster: Cluster, release: Release, clock: Clock) -> None:
     for what, values in SWITCHES.items():
         clock.say(f"the API takes {what}: {release.is_accepted(values)} objects")
     for level, values in release.levels().items():
+        if level == FULL:
+            cluster.kubectl(
+                "label", "namespace", "events", "--overwrite", "pod-security.kubernetes.io/enforce=privileged"
+            )
         release.upgrade(values)
         clock.say(f"sandbox, {level}: {release.stands()}; helm test: {release.test()}")
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from devstack import kafka
 from devstack.certificates import make_certificates
 from devstack.keys import make_keys
 from devstack.layout import USERS
@@ -26,7 +27,7 @@ VOLUMES = {
     "storage": ("events", STATIONS_USER),
 }
 """Claim -> its namespace, and whom its folder of this machine belongs to."""
-PATIENCE_S = 300.0
+PATIENCE_S = 600.0
 
 
 class Backing:
@@ -55,8 +56,11 @@ class Backing:
         )
         self._secrets()
         text = string.Template((HERE / "backing.yaml").read_text()).substitute(
-            COMPANIONS=self._companions, KAFKA_IMAGE=KAFKA_IMAGE, KAFKA_IP=cluster.address("backing", "kafka")
-        )
+            COMPANIONS=self._companions, KAFKA_IMAGE=KAFKA_IMAGE, KAFKA_IP=cluster.address("backing", "kafka"),
+            SINGLE=f"\n{' ' * 10}".join(
+                f"{name}={value}" for name, value in kafka.SINGLE.items() if not name.startswith("broker.")
+            ),  # its short session would end here whenever the machine is busy
+        )  # fmt: skip
         cluster.apply(*yaml.safe_load_all(text))
         for kind in ("statefulset/kafka", "statefulset/postgresql", "deployment/mail"):
             cluster.until(lambda kind=kind: self._is_ready(kind), f"{kind} to be ready", PATIENCE_S)  # type: ignore[misc]

@@ -12,7 +12,7 @@ from tests.kubernetes.logs import COMPONENT
 
 STATIONS = ("ctingress", "dispatcher", "executor", "notifier", "registry")
 GRACE_S = 30.0
-BACK_S = 300.0
+BACK_S = 600.0
 
 
 @dataclass
@@ -31,11 +31,17 @@ class Blows:
         return name
 
     def crash(self, station: str) -> str:
-        """kill -9 of a container of the station: it starts anew in its pod; the pod's name."""
+        """kill -9 of a container of the station; the pod's name, once the container is being started anew in it."""
         pod = self._one(station)
+        name, before = str(pod["metadata"]["name"]), _restarts(pod)
         self._note(pod, station, "kill")
         self.cluster.kill(pod)
-        return str(pod["metadata"]["name"])
+
+        def noticed() -> bool:
+            return any(_restarts(one) > before for one in self._pods(station) if one["metadata"]["name"] == name)
+
+        self.cluster.until(noticed, f"the container of {name} to start again", BACK_S)
+        return name
 
     def kill_backing(self, name: str) -> float:
         """Kills the one pod of Kafka or PostgreSQL a second after it was told; for how long there was none that was ready."""
@@ -99,3 +105,7 @@ class Blows:
 
     def _pods(self, station: str) -> list[Plain]:
         return self.cluster.get("events", "pods", "-l", f"{COMPONENT}={station}")
+
+
+def _restarts(pod: Plain) -> int:
+    return int(pod["status"]["containerStatuses"][0]["restartCount"])

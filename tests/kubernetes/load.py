@@ -14,7 +14,7 @@ import httpx
 from examples.make_comtrade import fault_archive
 from tests.kubernetes.cluster import Failed
 
-RARE = 0.15
+RARE = 0.1
 TAKEN = (200, 202)
 
 

@@ -14,7 +14,9 @@ from tests.kubernetes.cluster import Cluster, Failed, Plain
 CHART = ROOT / "deploy" / "helm" / "eventproc"
 VALUES = ROOT / "deploy" / "helm" / "example-values.yaml"
 NAME = "eventproc"
-PATIENCE_S = 420.0
+PATIENCE_S = 900.0
+HOOKS = ("--timeout", "14m")
+FULL = "level full, in a namespace at level privileged"
 MADE_ONCE = {"eventproc-seal", "eventproc-service-token", "eventproc-registry-tls"}
 SWITCHES: dict[str, Plain] = {
     "HorizontalPodAutoscalers": {"autoscaling": {"kind": "hpa"}},
@@ -41,12 +43,12 @@ class Release:
 
     def install(self) -> None:
         """helm install; the hooks have run when it returns, the stations need not be there yet."""
-        self._cluster.helm("install", NAME, str(CHART), *self._files())
+        self._cluster.helm("install", NAME, str(CHART), *HOOKS, *self._files(), timeout=PATIENCE_S)
 
     def upgrade(self, values: Plain) -> None:
         """helm upgrade with these values on top of those before; returns when all is rolled out."""
         self._values.append(self._file(values))
-        self._cluster.helm("upgrade", NAME, str(CHART), *self._files())
+        self._cluster.helm("upgrade", NAME, str(CHART), *HOOKS, *self._files(), timeout=PATIENCE_S)
         self._cluster.settled("events", PATIENCE_S)
 
     def test(self) -> str:
@@ -89,6 +91,7 @@ class Release:
                 "installer": installer,
             },
             "level namespaces, hostUsers: false": {"level": "namespaces", "hostUsers": False},
+            FULL: {"level": "full", "hostUsers": False},
         }
         return {what: {"executor": {"sandbox": sandbox}} for what, sandbox in kinds.items()}
 

@@ -32,8 +32,8 @@ HANDLERS = (
     Registered("fault_report", "alice", ("every",), examples.fault_report, "report@example.com", "report@example.com"),
     Registered("archive_log", "bob", ("every",), examples.archive_log, "log@example.com", "log@example.com"),
 )
-SETTLE_S = 600.0
-PATIENCE_S = 300.0
+SETTLE_S = 900.0
+PATIENCE_S = 900.0
 
 
 class Clock:
