@@ -27,7 +27,7 @@ from stream.settings import StreamSettings
 from telemetry import certificates, metrics, traces
 from telemetry.health import Health
 from telemetry.settings import from_environment
-from telemetry.station import begin
+from telemetry.station import begin, listening
 from telemetry.threads import Threads
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ def main() -> int:
     """Runs until SIGTERM or SIGINT; an archive in hand is finished by whoever comes next. 1 when a worker broke down."""
     settings, ingress = from_environment(ServeSettings), from_environment(IngressSettings)
     belt, keep_days = from_environment(StreamSettings), from_environment(KeepSettings).archives_days
-    stop, health = begin("ctingress", needs=("ledger", "kafka"))
+    stop, health = begin("ctingress", needs=("ledger", "kafka", "http"))
     ledger = Ledger.open(settings.ledger_url, settings.sealing())
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     broker = open_broker(belt)
@@ -86,6 +86,7 @@ def main() -> int:
     http.start()
     if keep_days:
         threads.start("remover", _remove, ledger, keep, keep_days, stop)
+    listening(http, lambda: server.started, health, stop)
     while not stop.wait(IDLE_S) and http.is_alive():
         health.turn()
         _measure(ledger, health)

@@ -18,7 +18,7 @@ from stream import loop
 from telemetry import metrics
 from telemetry.health import Health
 from telemetry.settings import from_environment
-from telemetry.station import begin
+from telemetry.station import begin, listening
 from telemetry.threads import Threads
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ TURN_S = 1.0
 def main() -> int:
     """Runs until SIGTERM or SIGINT; 1 when the server broke down."""
     settings = from_environment(DownloadsSettings)
-    stop, health = begin("downloads", needs=("ledger",))
+    stop, health = begin("downloads", needs=("ledger", "http"))
     ledger = Ledger.open(settings.ledger_url)
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     store = ObjectStore(settings.files)
@@ -39,6 +39,7 @@ def main() -> int:
     thread.start()
     threads = Threads(stop)
     threads.start("remover", _remove, ledger, store, settings, health, stop)
+    listening(thread, lambda: server.started, health, stop)
     while thread.is_alive() and not stop.wait(TURN_S):
         health.turn()
     broke = not stop.is_set() or bool(threads.failed)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from telemetry import logs, traces
 from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
+
+LOOK_S = 0.02
 
 
 def begin(station: str, needs: Sequence[str]) -> tuple[threading.Event, Health]:
@@ -24,3 +26,10 @@ def begin(station: str, needs: Sequence[str]) -> tuple[threading.Event, Health]:
     health = Health(station, needs=needs)
     from_environment(TelemetrySettings).serve(health)
     return stop, health
+
+
+def listening(server: threading.Thread, started: Callable[[], bool], health: Health, stop: threading.Event) -> None:
+    """Blocks until the server in that thread listens, or will not; only then is the station ready, as far as "http" goes."""
+    while not started() and server.is_alive() and not stop.wait(LOOK_S):
+        health.turn()
+    health.ready("http", started(), "it does not listen")
