@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import datetime
+import email
+import json
+import os
 import ssl
+import subprocess
+import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -13,16 +20,24 @@ from typing import Any
 import grpc
 import httpx
 import pytest
+from sqlalchemy import select
 
+from btrdbextras import Connection
+from btrdbextras.eventproc import register
 from devstack.layout import RUNTIME
+from devstack.stack import ROOT
 from examples.make_comtrade import fault_archive
 from ledger import Ledger
+from ledger.handlers import list_handlers
+from ledger.tables import RunRow
 from schemas.errors import TryLater
 from schemas.generated import eventprocapi_pb2 as api
 from schemas.generated.eventprocapi_pb2_grpc import EventProcessingServiceStub
+from schemas.records import Outcome
 from stream.connect import open_broker
 from stream.settings import StreamSettings
 from tests.chaos.__main__ import register_all
+from tests.chaos.handlers import ALL, quick
 from tests.chaos.havoc import Deed
 from tests.chaos.reckon import expected_runs, reckon, said, unsettled
 from tests.chaos.stage import SHARED, Stage
@@ -87,6 +102,28 @@ class Pairs:
             return unsettled(self.ledger, self.admin, expected)
         except TryLater as error:
             return error.reason
+
+    def replay(self, *options: str) -> list[dict[str, Any]]:
+        """The runs of a replay as an operator gives the command."""
+        env = {**os.environ, "EVENTPROC_LEDGER_URL": self.stage.ledger_url}
+        argv = [sys.executable, "-m", "admin", "replay", *options, "--json"]
+        done = subprocess.run(argv, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        runs: list[dict[str, Any]] = json.loads(done.stdout)["runs"]
+        return runs
+
+    def ended(self, request_ids: list[str]) -> dict[str, tuple[str, int]]:
+        """Of the events' runs that have ended: the state, and how many attempts it took."""
+        query = select(RunRow.id, RunRow.state, RunRow.claims).where(
+            RunRow.request_id.in_(request_ids), RunRow.state.in_(list(Outcome))
+        )
+        with self.ledger.read() as session:
+            return {run: (state, claims) for run, state, claims in session.execute(query)}
+
+    def told(self) -> Counter[str]:
+        """In how many emails each run is."""
+        mails = [email.message_from_bytes(path.read_bytes()) for path in self.stage.layout.mail.glob("*.eml")]
+        return Counter(run for mail in mails for run in str(mail["X-Eventproc-Run"]).replace(",", " ").split())
 
     def worked(self) -> dict[str, int]:
         """How often each process said that it had done its work."""
@@ -181,3 +218,36 @@ def test_when_one_of_each_is_gone_the_others_bring_everything_to_its_emails(pair
     for name in gone:
         pairs.stage.supervisor.bring_back(name)
     until(pairs.stage.all_ready, "those who were gone to be ready again")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_past_archives_run_again_as_an_operator_says_and_a_new_handler_runs_on_them(pairs: Pairs) -> None:
+    since = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds")
+    fresh = [pairs.upload(number % 2, f"past-{number}")[1] for number in range(4)]
+    usual = {one.name for one in ALL if "every" in one.tags}
+    until(lambda: len(pairs.ended(fresh)) == len(usual) * len(fresh), "the runs of the archives")
+
+    planned = pairs.replay("--since", since, "--dry-run")
+    assert Counter(run["handler"] for run in planned) == dict.fromkeys(usual, len(fresh))
+    one = pairs.replay("--event", fresh[0])
+    ranged = pairs.replay("--since", since)
+    os.environ["BTRDB_CA_BUNDLE"] = str(pairs.stage.layout.certificates.ca)
+    connection = Connection(pairs.stage.layout.at("btrdb"), pairs.stage.layout.api_keys["alice"])
+    register(connection, "late", HOOK, "late@example.com", "late@example.com", tags=["late", "every"])(quick)
+    with pairs.ledger.read() as session:
+        (late,) = [view for view in list_handlers(session) if view.name == "late"]
+    missed = pairs.replay("--since", since, "--handler", str(late.id), "--only", "missing")
+
+    assert {run["handler"] for run in one} == usual and all(run["replay_of"] for run in one + ranged)
+    assert {run["request_id"] for run in missed} == set(fresh) and len(missed) == len(fresh)
+    assert pairs.replay("--since", since, "--handler", str(late.id), "--only", "missing", "--dry-run") == []
+    made = {run["run_id"]: run["handler"] for run in one + ranged + missed}
+    assert len(made) == len(usual) * (1 + len(fresh)) + len(fresh)
+    due = {run for run, name in made.items() if name != "quiet"}
+    until(lambda: made.keys() <= pairs.ended(fresh).keys(), "the runs of the replays")
+    until(lambda: due <= pairs.told().keys(), "an email of each run")
+    assert {run: pairs.ended(fresh)[run] for run in made} == {
+        run: ("failed" if name == "raises" else "succeeded", 1) for run, name in made.items()
+    }
+    assert {run: count for run, count in pairs.told().items() if run in made} == dict.fromkeys(due, 1)
