@@ -51,6 +51,7 @@ def main() -> int:
     parser.add_argument(
         "--chance", type=float, default=CHANCE, help=f"of dying at one kill point's passage (default {CHANCE})"
     )
+    parser.add_argument("--runs", type=int, default=0, help="go on longer, until there are so many (default 0)")
     parser.add_argument(
         "--pause", type=float, default=PAUSE_S, help=f"seconds between two blows, on average (default {PAUSE_S})"
     )
@@ -99,7 +100,9 @@ def _run(stage: Stage, given: argparse.Namespace, seed: int) -> Books:
         if not given.calm:
             stage.faulty.touch()
             havoc.start()
-        time.sleep(given.duration)
+        until_over = time.monotonic() + given.duration
+        while time.monotonic() < until_over or load.made < given.runs:
+            time.sleep(0.1)
         load.stop()
         if not given.calm:
             havoc.stop()

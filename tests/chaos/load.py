@@ -23,7 +23,8 @@ TWICE = 0.05
 
 
 class Load:
-    """Publishes in a thread of its own until stop(); events: request id -> tags of what the broker has acknowledged."""
+    """Publishes in a thread of its own until stop(); events: request id -> tags of what the broker has acknowledged; made: how
+    many runs come of them."""
 
     def __init__(self, producer: Producer, ledger: Ledger, seed: int, ahead: int) -> None:
         """ahead: runs that may be unfinished before more events are published."""
@@ -32,7 +33,7 @@ class Load:
         self._draw = random.Random(f"{seed}/load")
         self._ahead = ahead
         self._stop = threading.Event()
-        self._made = 0
+        self._before = self.made = 0
         self._thread = threading.Thread(target=self._run, name="load", daemon=True)
         self.events: dict[str, tuple[str, ...]] = {}
         self.again = 0
@@ -47,9 +48,9 @@ class Load:
         self._thread.join()
 
     def _run(self) -> None:
-        self._made = self._ended()  # of those before us nothing is under way
+        self._before = self._ended()  # of those before us nothing is under way
         while not self._stop.is_set():
-            if self._made - self._ended() > self._ahead:
+            if self._before + self.made - self._ended() > self._ahead:
                 self._stop.wait(0.1)
                 continue
             fresh: dict[str, tuple[str, ...]] = {}
@@ -58,7 +59,7 @@ class Load:
                 fresh[request_id] = ("every", "rare") if self._draw.random() < 0.02 else ("every",)
             self._publish(fresh)
             self.events.update(fresh)
-            self._made += sum(len(set(handler.tags) & set(tags)) for tags in fresh.values() for handler in ALL)
+            self.made += sum(len(set(handler.tags) & set(tags)) for tags in fresh.values() for handler in ALL)
             if self._draw.random() < TWICE * AT_ONCE:
                 old = self._draw.choice(list(self.events))
                 self._publish({old: self.events[old]})

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+RUNS = 2000
 
 
 def chaos(*options: str, patience_s: float) -> tuple[int, dict[str, int], str]:
