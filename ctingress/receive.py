@@ -6,7 +6,7 @@ import hashlib
 import tempfile
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,7 @@ from telemetry import metrics
 log = structlog.get_logger()
 
 LONGEST_TAG, MOST_TAGS, LONGEST_NAME, LONGEST_ONCE = 200, 100, 255, 255
+PARAMETERS = ("tags", "name", "prefix", "timezone")
 _FORM = "multipart/form-data"
 """Any other content type is the archive itself: curl's --data-binary says application/x-www-form-urlencoded."""
 _CHUNK = 1 << 20
@@ -122,7 +123,7 @@ def make_app(desk: Desk) -> FastAPI:
         """
         caller = await run_in_threadpool(desk.keys.caller, request.headers.items())
         asked = Asked(tags, name, prefix, timezone, idempotency_key)
-        _check(asked)
+        _check(asked, request.query_params)
         with tempfile.TemporaryDirectory(prefix="ctingress-") as folder:
             files = await _receive(request, Path(folder), asked.name, desk.max_upload)
             view, new = await run_in_threadpool(_accept, desk, caller, asked, files, Path(folder))
@@ -147,7 +148,10 @@ def make_app(desk: Desk) -> FastAPI:
     return app
 
 
-def _check(asked: Asked) -> None:
+def _check(asked: Asked, given: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(PARAMETERS))
+    if unknown:  # an archive whose tags are lost runs other handlers
+        raise HTTPException(400, f"{unknown[0][:60]}: there is no such parameter; there are {', '.join(PARAMETERS)}")
     tags = _tags(asked.tags)
     if len(tags) > MOST_TAGS or any(len(tag) > LONGEST_TAG for tag in tags):
         raise HTTPException(400, f"tags: at most {MOST_TAGS} of at most {LONGEST_TAG} characters are taken")
@@ -188,13 +192,16 @@ async def _receive(request: Request, folder: Path, name: str, most: int) -> list
         return [Received(name or "archive.zip", path)] if got else []
     files = []
     async with Request(request.scope, _counted(request, most)).form(max_files=16) as form:
-        for number, (_, part) in enumerate(form.multi_items()):
-            if isinstance(part, UploadFile):
-                path = folder / str(number)
-                with path.open("wb") as out:
-                    while chunk := await part.read(_CHUNK):
-                        out.write(chunk)
-                files.append(Received(part.filename or name or "archive.zip", path))
+        for number, (field, part) in enumerate(form.multi_items()):
+            if not isinstance(part, UploadFile):
+                raise HTTPException(
+                    400, f"{field[:60]}: a form has files alone; the rest stands in the address, as in ?tags=a,b"
+                )
+            path = folder / str(number)
+            with path.open("wb") as out:
+                while chunk := await part.read(_CHUNK):
+                    out.write(chunk)
+            files.append(Received(part.filename or name or "archive.zip", path))
     return files
 
 
@@ -228,9 +235,11 @@ def _accept(desk: Desk, caller: Caller, asked: Asked, files: list[Received], fol
     view, is_new = _book(desk, new)
     if not is_new:
         desk.keep.remove(new.stored)
-        if view.digest != new.digest:
+        if (view.digest, view.tags) != (new.digest, new.tags):
+            tags = ", ".join(view.tags) or "none"
+            other = f"{view.file_name} with tags {tags}" if view.digest == new.digest else view.file_name
             raise HTTPException(
-                422, f"Idempotency-Key {asked.once!r} was used for another upload ({view.file_name}); take a new one"
+                422, f"Idempotency-Key {asked.once!r} was used for another upload ({other}); take a new one"
             )
         return view, False
     log.info("archive stored", request_id=view.request_id, file=view.file_name, owner=view.owner, size=view.size)

@@ -181,6 +181,21 @@ def test_an_idempotency_key_belongs_to_one_content(http: TestClient, archive: by
     assert "was used for another upload" in answer.json()["detail"]
 
 
+def test_an_idempotency_key_belongs_to_one_choice_of_tags(http: TestClient, archive: bytes) -> None:
+    headers = {"Idempotency-Key": "upload-9"}
+    http.post("/v1/archives", params={"tags": "a,b"}, content=archive, headers=headers)
+    same = http.post("/v1/archives", params={"tags": "b,a"}, content=archive, headers=headers)
+    other = http.post("/v1/archives", params={"tags": "c"}, content=archive, headers=headers)
+    assert (same.status_code, other.status_code) == (200, 422)
+    assert "another upload (archive.zip with tags a, b)" in other.json()["detail"]
+
+
+def test_tags_as_a_field_of_the_form_are_refused_and_not_lost(http: TestClient, archive: bytes) -> None:
+    answer = http.post("/v1/archives", data={"tags": "north"}, files={"file": ("a.zip", archive)})
+    assert answer.status_code == 400
+    assert "tags: a form has files alone; the rest stands in the address, as in ?tags=a,b" in answer.json()["detail"]
+
+
 def test_by_a_setting_the_same_content_and_tags_are_the_same_upload(
     desk: Desk, keys: dict[str, str], archive: bytes
 ) -> None:
@@ -200,6 +215,7 @@ def test_by_a_setting_the_same_content_and_tags_are_the_same_upload(
         ({"timezone": "Mars/Olympus"}, b"x", 400, "timezone: "),
         ({"tags": ",".join(map(str, range(101)))}, b"x", 400, "tags: at most 100"),
         ({"name": "x" * 256}, b"x", 400, "name: has 256 characters; at most 255"),
+        ({"tag": "north"}, b"x", 400, "tag: there is no such parameter; there are tags, name, prefix, timezone"),
     ],
 )
 def test_a_wrong_upload_is_refused_with_what_would_be_right(

@@ -89,7 +89,8 @@ def replay(
     """Run a handler, as it is now, for events of the past that its tags match."""
     found: Any = eventproc.replay(shared.conn(), handler_of(handler), since, until, dry_run, only, replay_id)
     shared.table(found, "no events to run")
-    shared.note("%d runs %s" % (len(found), "would be made; nothing was" if dry_run else "made"))
+    runs = "%d run%s" % (len(found), "" if len(found) == 1 else "s")
+    shared.note("%s %s" % (runs, "would be made; nothing was" if dry_run else "made"))
 
 
 @command()
