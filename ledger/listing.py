@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sqlalchemy import and_, func, or_, select
 from sqlalchemy.orm import Session, load_only
 
+from ledger.conditions import WAITING
 from ledger.runs import one_line
 from ledger.tables import QUEUED, REPORTED, RUNNING, AttemptRow, EventRow, HandlerRow, RunRow
 from schemas.records import Outcome
 
+FEW = 1000
 STATES = (QUEUED, RUNNING, *(outcome.value for outcome in Outcome))
 """As they are told to users: a run whose result is on its way is running still."""
 
@@ -56,25 +59,56 @@ class Page:
 
 def newest(session: Session, wanted: Wanted, limit: int, after: tuple[int, str] | None = None) -> Page:
     """At most limit of the wanted runs, from `after` (of the page before) on."""
-    query = _SHORT.order_by(RunRow.queued_at_ms.desc(), RunRow.id.desc()).limit(limit)
+    few = _few(session, wanted) if wanted.state else None
+    if few is not None and not few:
+        return Page((), None)
+    by_id = few is not None  # coalesce(): the one index to use is that of what is asked for most exactly
+    handler_id, queued = (
+        (func.coalesce(column, 0) if by_id else column) for column in (RunRow.handler_id, RunRow.queued_at_ms)
+    )
+    query = _SHORT.order_by(queued.desc(), RunRow.id.desc()).limit(limit)
+    if few is not None:
+        query = query.where(RunRow.id.in_(few))
     if wanted.handler_id is not None:
-        query = query.where(RunRow.handler_id == wanted.handler_id)
+        query = query.where(handler_id == wanted.handler_id)
     if wanted.owner:
-        # coalesce(): where a handler is given its index is the one to use
-        owner = RunRow.owner if wanted.handler_id is None else func.coalesce(RunRow.owner, "")
-        query = query.where(owner == wanted.owner)
+        by_owner = not by_id and wanted.handler_id is None
+        query = query.where((RunRow.owner if by_owner else func.coalesce(RunRow.owner, "")) == wanted.owner)
     if wanted.hook:
         query = query.where(func.coalesce(RunRow.hook, "") == wanted.hook)
-    if wanted.state:
-        states = (RUNNING, REPORTED) if wanted.state == RUNNING else (wanted.state,)
-        query = query.where(func.lower(RunRow.state).in_(states))  # an index by state would bring up all, in any order
+    if wanted.state:  # an index by state would bring up all, in any order
+        query = query.where(func.lower(RunRow.state).in_(_states(wanted)))
     if wanted.since_ms:
-        query = query.where(RunRow.queued_at_ms >= wanted.since_ms)
+        query = query.where(queued >= wanted.since_ms)
     if after is not None:
         at_ms, run_id = after
-        query = query.where(RunRow.queued_at_ms <= at_ms, or_(RunRow.queued_at_ms < at_ms, RunRow.id < run_id))
+        query = query.where(queued <= at_ms, or_(queued < at_ms, RunRow.id < run_id))
     found = tuple(_listed(*row) for row in session.execute(query))
     return Page(found, (found[-1].queued_at_ms, found[-1].run_id) if len(found) == limit else None)
+
+
+def _few(session: Session, wanted: Wanted) -> Sequence[str] | None:
+    """The runs in a state when they are at most FEW, found without looking at those in others; None when they are more.
+
+    A walk from the newest on finds soon what there is much of, and what there is little of at the end of all runs only.
+    """
+    query = select(RunRow.id).where(RunRow.state.in_(_states(wanted))).limit(FEW + 1)
+    if wanted.handler_id is not None:
+        query = query.where(RunRow.handler_id == wanted.handler_id)
+    elif wanted.owner:
+        query = query.where(RunRow.owner == wanted.owner)
+    elif wanted.state == QUEUED:
+        query = select(RunRow.id).where(WAITING).limit(FEW + 1)
+    elif wanted.state == RUNNING:
+        query = select(RunRow.id).where(RunRow.lease_until_ms > 0).limit(FEW + 1)
+    else:
+        return None  # of everybody's there is no index by state
+    found = session.scalars(query).all()
+    return found if len(found) <= FEW else None
+
+
+def _states(wanted: Wanted) -> tuple[str, ...]:
+    return (RUNNING, REPORTED) if wanted.state == RUNNING else (wanted.state,)
 
 
 def listed(session: Session, run_id: str) -> Listed | None:

@@ -100,16 +100,8 @@ def test_a_removed_handlers_runs_are_listed_still(ledger: Ledger, handler: Handl
     assert (one.run_id, one.state) == (run.run_id, "cancelled") and one.ended_at_ns > 0
 
 
-@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
-@pytest.mark.parametrize(
-    ("wanted", "index"),
-    [
-        (Wanted(), "run_newest"),
-        (Wanted(owner="alice", state="failed"), "run_of_owner"),
-        (Wanted(handler_id=1, owner="alice", hook="h"), "run_of_handler"),
-    ],
-)
-def test_a_page_is_read_in_the_order_of_an_index(ledger: Ledger, wanted: Wanted, index: str) -> None:
+def plans_of(ledger: Ledger, wanted: Wanted) -> list[str]:
+    """How SQLite finds a page: the steps of its statements."""
     said: list[tuple[str, Any]] = []
 
     def note(_connection: Any, _cursor: Any, statement: str, parameters: Any, _context: Any, _many: bool) -> None:
@@ -119,8 +111,71 @@ def test_a_page_is_read_in_the_order_of_an_index(ledger: Ledger, wanted: Wanted,
         event.listen(ledger.engine, "before_cursor_execute", note)
         newest(session, wanted, 10, (5, "x"))
         event.remove(ledger.engine, "before_cursor_execute", note)
-        statement, parameters = said[-1]
-        plan = [row[3] for row in session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)]
+        explained = (session.connection().exec_driver_sql(f"EXPLAIN QUERY PLAN {s}", given) for s, given in said)
+        return [row[3] for rows in explained for row in rows]
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (Wanted(), "run_newest"),
+        (Wanted(owner="alice"), "run_of_owner"),
+        (Wanted(state="failed"), "run_newest"),
+        (Wanted(handler_id=1, owner="alice", hook="h"), "run_of_handler"),
+    ],
+)
+def test_a_page_is_read_in_the_order_of_an_index(ledger: Ledger, wanted: Wanted, index: str) -> None:
+    plan = plans_of(ledger, wanted)
 
     assert any(f"run USING INDEX {index}" in step for step in plan), plan
     assert not any("TEMP B-TREE" in step for step in plan), plan
+
+
+@pytest.mark.parametrize("url", ["sqlite"], indirect=True)
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (Wanted(owner="alice", state="crashed"), "run_owner_state"),
+        (Wanted(handler_id=1, owner="alice", state="failed"), "run_handler_state"),
+        (Wanted(state="queued"), "run_waiting"),
+        (Wanted(state="running"), "run_held"),
+    ],
+)
+def test_runs_in_a_state_that_is_rare_are_found_without_a_walk_through_all(
+    ledger: Ledger, handler: Handler, queued: Queued, wanted: Wanted, index: str
+) -> None:
+    view = handler()
+    queued(1, view)
+    crashed, failed, running = (run.run_id for run in queued(3, view))
+    with ledger.write() as session:
+        session.execute(text(f"UPDATE run SET state = 'crashed' WHERE id = '{crashed}'"))
+        session.execute(text(f"UPDATE run SET state = 'failed' WHERE id = '{failed}'"))
+    leased(ledger, running)
+
+    plan = plans_of(ledger, wanted)
+
+    assert any("run USING INDEX sqlite_autoindex_run_1 (id=?)" in step for step in plan), plan
+    assert any(index in step for step in plan), plan
+    assert not any(walk in step for step in plan for walk in ("run_newest", "run_of_owner", "run_of_handler")), plan
+
+
+def test_runs_in_a_state_are_the_same_however_many_they_are(
+    ledger: Ledger, handler: Handler, queued: Queued, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view = handler()
+    runs = queued(4, view)
+    spread(ledger)
+    leased(ledger, runs[0].run_id)
+    asked = [
+        Wanted(state=state, **by)
+        for state in ("queued", "running")
+        for by in ({}, {"owner": "alice"}, {"handler_id": view.id})
+    ]
+
+    few = [ids(ledger, wanted, 2) for wanted in asked]
+    monkeypatch.setattr("ledger.listing.FEW", 0)
+    many = [ids(ledger, wanted, 2) for wanted in asked]
+
+    assert few == many
+    assert few[3:] == [[runs[0].run_id]] * 3 and len(few[0]) == 2
