@@ -18,6 +18,7 @@ import typer
 from admin import desk
 from admin.say import as_json, fail, out, table
 from ledger import Ledger
+from ledger.audit import HANDLER, Act, note
 from ledger.handlers import HandlerCode, blob, codes
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -102,8 +103,10 @@ def _check(name: str, interpreter: Path, ledger: Ledger, found: Sequence[Handler
         ) as process,
     ):
         for one in found:
-            with ledger.read() as session:
+            with ledger.write() as session:
                 body = blob(session, one.digest) or b""
+                read = {"name": one.name, "owner": one.owner, "version": one.version, "pickle": True}
+                note(session, desk.operator(), Act.READ_CODE, HANDLER, one.id, **read)
             asked = {"id": one.id, "hook": one.hook, "requirements": one.requirements}
             told = _ask(process, {**asked, "blob": base64.b64encode(body).decode()})
             if told is None:

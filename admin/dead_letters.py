@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 from collections import deque
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
@@ -14,6 +13,7 @@ import typer
 from admin import desk
 from admin.say import as_json, fail, harmless, moment, out, table, when_ms
 from ledger import Ledger
+from ledger.audit import LETTER, Act, note
 from ledger.redriven import note_redriven, redriven
 from schemas.errors import InvalidMessage, TryLater
 from schemas.topics import DEAD_LETTERS
@@ -208,7 +208,8 @@ def _send(broker: Broker, ledger: Ledger, numbers: Collection[int]) -> dict[int,
                 refused[one.number] = error.reason
                 continue
             with ledger.write() as session:
-                note_redriven(session, one.number, getpass.getuser())
+                note_redriven(session, one.number, desk.name())
+                note(session, desk.operator(), Act.REDRIVE, LETTER, one.number, topic=letter.topic)
             sent += 1
     except TryLater as error:
         raise TryLater(f"{error.reason} ({sent} of {len(numbers)} were sent; the same command goes on)") from error

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import getpass
+import os
+import socket
 from collections.abc import Iterator
 
 from sqlalchemy.exc import ArgumentError
 
 from admin.say import fail
 from admin.settings import AdminSettings
-from ledger import Ledger
+from ledger import Ledger, audit
+from ledger.audit import Actor
 from schemas.errors import TryLater
 from stream.broker import Broker
 from stream.connect import open_book, open_broker
@@ -17,7 +21,7 @@ from stream.schema_book import SchemaBook
 from stream.settings import StreamSettings
 from telemetry.settings import from_environment
 
-CALLED_WRONGLY = 2
+CALLED_WRONGLY = 2  # exit codes
 LATER = 75  # sysexits(3), EX_TEMPFAIL
 
 
@@ -61,6 +65,19 @@ def broker() -> Iterator[Broker]:
         raise fail(f"{error.reason}; try again later", LATER) from error
     finally:
         opened.close()
+
+
+def operator() -> Actor:
+    """Who calls the command, as the audit log has it: the name at this machine, and the machine's."""
+    return Actor(name(), audit.OPERATOR, socket.gethostname())
+
+
+def name() -> str:
+    """The caller's name at this machine; by number where it has none, as in a container."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 def book(broker: Broker) -> SchemaBook:

@@ -11,6 +11,7 @@ import typer
 from admin import desk
 from admin.say import as_json, fail, moment, out, table, when_ms
 from ledger import outbox
+from ledger.audit import EMAIL, Act, note
 from ledger.runs import lines
 from ledger.tables import GIVEN_UP, PENDING, SENDING, SENT
 
@@ -89,6 +90,8 @@ def retry(
         found = [one for one in outbox.recent(session, wanted, ALL) if not ids or one.id in ids]
         if not dry_run:
             outbox.retry(session, [one.id for one in found])
+            for one in found:
+                note(session, desk.operator(), Act.RETRY_EMAIL, EMAIL, one.id, to=one.recipient)
     if json:
         as_json({"tried_again": not dry_run, "emails": [dataclasses.asdict(one) for one in found]})
     else:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import getpass
 from collections.abc import Sequence
 from typing import Annotated
 
 import typer
+from sqlalchemy.orm import Session
 
 from admin import desk
 from admin.say import as_json, fail, moment, out, table
 from ledger import leaving
+from ledger.audit import HANDLER, OWNER, Act, note
 from ledger.handlers import HandlerView, list_handlers
 from ledger.versions import WaitsForKey, set_paused
 
@@ -42,6 +43,8 @@ def transfer(
             leaving.check_key(session, to)
             mine = list_handlers(session, owner=owner)
             changed = mine if dry_run else leaving.transfer(session, owner, to, _who())
+            if not dry_run:
+                _note(session, Act.TRANSFER, changed, of=owner, to=to)
         except leaving.NoKey as error:
             raise fail(str(error)) from error
     _done(f"{'Would go' if dry_run else 'Gone'} from {owner} to {to}", changed, owner, json)
@@ -64,6 +67,9 @@ def purge(owner: Owner, dry_run: DryRun = False, json: Json = False) -> None:
     """Removes all handlers of a user, cancels their runs that wait, and forgets the sealed key."""
     with desk.ledger() as ledger, ledger.write() as session:
         changed = list_handlers(session, owner=owner) if dry_run else leaving.purge(session, owner, _who())
+        if not dry_run:
+            _note(session, Act.REMOVE, changed, owner=owner)
+            note(session, desk.operator(), Act.PURGE, OWNER, owner, handlers=len(changed))
     _done("Would be removed" if dry_run else "Removed", changed, owner, json)
 
 
@@ -75,12 +81,18 @@ def _set_paused(owner: str, paused: bool, dry_run: bool, json: bool) -> None:
                 changed = [set_paused(session, view.id, paused, _who(), admin=True) for view in changed]
             except WaitsForKey as error:
                 raise fail(f"{error}; nothing was changed") from error
+            _note(session, Act.PAUSE if paused else Act.RESUME, changed, owner=owner)
     word = "paused" if paused else "resumed"
     _done(f"Would be {word}" if dry_run else word.capitalize(), changed, owner, json)
 
 
 def _who() -> str:
-    return f"admin:{getpass.getuser()}"
+    return f"admin:{desk.name()}"
+
+
+def _note(session: Session, act: Act, changed: Sequence[HandlerView], **detail: object) -> None:
+    for view in changed:
+        note(session, desk.operator(), act, HANDLER, view.id, name=view.name, **detail)
 
 
 def _done(title: str, changed: Sequence[HandlerView], owner: str, json: bool) -> None:

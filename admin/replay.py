@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from dataclasses import replace
 from enum import StrEnum
 from typing import Annotated
 
 import typer
+from sqlalchemy.orm import Session
 
 from admin import desk
 from admin.say import as_json, fail, out, say, table, when_ms
-from ledger.replay import FAILED, MISSING, CannotReplay, Planned, Selection, check, plan
+from ledger.audit import HANDLER, Act, note
+from ledger.replay import FAILED, MISSING, CannotReplay, Page, Planned, Selection, check, plan
 from ledger.replay import replay as make
 from schemas.contracts import hook_names
 
@@ -64,6 +67,7 @@ def replay(
             else:
                 with ledger.write() as session:
                     page = make(session, selection, this, after)
+                    _note(session, page, this)
             planned.extend(page.planned)
             events, after = events + page.events, page.after
             if after is None:
@@ -81,6 +85,12 @@ def replay(
         + (f", {there} were there already" if there else "")
         + (f"; with --replay-id {this} these very runs" if dry_run else f"; replay {this}")
     )
+
+
+def _note(session: Session, page: Page, this: str) -> None:
+    """One act for each handler whose runs are made."""
+    for handler_id, runs in Counter(one.match.handler_id for one in page.planned if not one.there).items():
+        note(session, desk.operator(), Act.REPLAY, HANDLER, handler_id, replay_id=this, runs=runs)
 
 
 def _row(one: Planned) -> tuple[str, ...]:

@@ -8,6 +8,7 @@ import typer
 
 from admin import desk
 from admin.say import as_json, fail, out, table
+from ledger.audit import LEDGER, Act, note
 from ledger.retain import KINDS, remove_some, too_old
 from ledger.settings import KeepSettings
 from ledger.sizes import sizes
@@ -37,6 +38,9 @@ def retain(
                 with ledger.write() as session:
                     count = remove_some(session, kind, rules, BATCH)
                 done[kind] += count
+        if any(done.values()) and not dry_run:
+            with ledger.write() as session:
+                note(session, desk.operator(), Act.RETAIN, LEDGER, "old", **done)
         with ledger.read() as session:
             kept = sizes(session)
     if json:

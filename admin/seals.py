@@ -5,6 +5,7 @@ from __future__ import annotations
 from admin import desk
 from admin.say import fail, out
 from ledger import Ledger
+from ledger.audit import LEDGER, Act, note
 from ledger.credentials import reseal as seal_anew
 from ledger.settings import SealSettings
 from telemetry.settings import from_environment
@@ -23,6 +24,7 @@ def reseal() -> None:
             raise fail(f"EVENTPROC_SEAL_KEYS_FILE: not a Fernet key: {error}", desk.CALLED_WRONGLY) from error
         with ledger.write() as session:
             count, lost = seal_anew(session, ledger)
+            note(session, desk.operator(), Act.RESEAL, LEDGER, "keys", sealed=count, lost=len(lost))
         ledger.close()
     out.print(f"{count} sealed anew")
     if lost:

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from callers import ApiKeys, Caller, UnknownKey, bearer
 from downloads.settings import DownloadsSettings
-from ledger import Ledger
+from ledger import Ledger, audit
 from ledger.files import FileView, file_of
 from objectstore import ObjectStore
 from schemas.errors import TryLater
@@ -57,6 +57,8 @@ def make_app(desk: Desk) -> Starlette:
             first = next(chunks, b"")
         except FileNotFoundError:
             raise HTTPException(404, f"{file.name} is not in the storage any more") from None
+        if request.method == "GET":
+            _note(desk, caller, file, request)
         metrics.downloads_total.labels(code="200").inc()
         log.info("downloaded", code=file.code, run_id=file.run_id, by=caller.user, size=file.size)
         body: Iterator[bytes] = iter(()) if request.method == "HEAD" else _joined(first, chunks)
@@ -103,6 +105,13 @@ def _file(desk: Desk, caller: Caller, code: str) -> FileView:
     if file.removed or file.age_s > desk.max_age_s:
         raise HTTPException(410, f"{file.name} is gone: files are kept for {desk.max_age_s / 86_400:g} days")
     return file
+
+
+def _note(desk: Desk, caller: Caller, file: FileView, request: Request) -> None:
+    role, peer = audit.ADMIN if caller.admin else audit.USER, request.client.host if request.client else ""
+    told = {"name": file.name, "owner": file.owner, "run": file.run_id, "size": file.size}
+    with desk.ledger.write() as session:
+        audit.note(session, audit.Actor(caller.user, role, peer), audit.Act.DOWNLOAD, audit.FILE, file.code, **told)
 
 
 def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from ledger.bulk import of_events
 from ledger.engine import is_postgresql, now_ms
 from ledger.rules import KeepRules
 from ledger.tables import (
+    AuditRow,
     BlobRow,
     EventRow,
     FileRow,
@@ -30,7 +31,7 @@ from ledger.tables import (
 )
 from schemas.topics import DAY_MS
 
-KINDS = ("texts", "emails", "runs", "events", "handler_versions", "redriven")
+KINDS = ("texts", "emails", "runs", "events", "handler_versions", "redriven", "audit")
 """In the order in which they go: a run after its texts and its email, an event after its runs, a version after its runs."""
 
 Rows = Select[*tuple[Any, ...]]
@@ -244,13 +245,24 @@ def _redriven(session: Session, before: int, limit: int) -> int:
     return len(numbers)
 
 
+def _old_audit(before: int) -> Rows:
+    return select(AuditRow.id).where(AuditRow.at_ms < before).order_by(AuditRow.at_ms)
+
+
+def _audit(session: Session, before: int, limit: int) -> int:
+    # without locks, for which one would need the right to change an act: who comes second finds them gone
+    ids = session.scalars(_old_audit(before).limit(limit)).all()
+    session.execute(delete(AuditRow).where(AuditRow.id.in_(ids)))
+    return len(ids)
+
+
 _OLD: dict[str, Callable[[int], Rows]] = {
     "texts": _old_texts, "emails": _old_emails, "runs": _old_runs, "events": _old_events,
-    "handler_versions": _old_versions, "redriven": _old_redriven,
+    "handler_versions": _old_versions, "redriven": _old_redriven, "audit": _old_audit,
 }  # fmt: skip
 _WORK: dict[str, Callable[[Session, int, int], int]] = {
     "texts": _texts, "emails": _emails, "runs": _runs, "events": _events, "handler_versions": _versions,
-    "redriven": _redriven,
+    "redriven": _redriven, "audit": _audit,
 }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ class KeepRules:
     emails_ms: int | None = None
     handler_versions_ms: int | None = None
     redriven_ms: int | None = None
+    audit_ms: int | None = None
 
 
 @dataclass(frozen=True)

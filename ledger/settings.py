@@ -96,6 +96,7 @@ class KeepSettings(BaseSettings):
         400.0, ge=0, description="versions that were superseded or removed so long ago and of which no run is left"
     )
     archives_days: float = Field(90.0, ge=0, description="uploaded archives that were published or failed")
+    audit_days: float = Field(1100.0, ge=0, description="who did what to whose: the audit log")
     dead_letters_days: float = Field(400.0, ge=0, description="the topic's retention; which were redriven")
 
     @model_validator(mode="after")
@@ -117,6 +118,7 @@ class KeepSettings(BaseSettings):
             emails_ms=_ms(self.emails_days),
             handler_versions_ms=_ms(self.handler_versions_days),
             redriven_ms=_ms(self.dead_letters_days),
+            audit_ms=_ms(self.audit_days),
         )
 
     def dead_letters_ms(self) -> int:

@@ -11,13 +11,13 @@ from ledger.archives import PUBLISHED
 from ledger.engine import is_postgresql
 from ledger.tables import ArchiveRow, FileRow, Table
 
-KINDS = ("runs", "events", "emails", "handlers", "archives", "other", "uploaded_archives", "files")
+KINDS = ("runs", "events", "emails", "handlers", "archives", "audit", "other", "uploaded_archives", "files")
 """The last two lie in object stores."""
 
 _KIND_OF = {
     "run": "runs", "attempt": "runs", "run_log": "runs", "event": "events", "notification": "emails",
     "notification_run": "emails", "handler": "handlers", "handler_version": "handlers", "blob": "handlers",
-    "archive": "archives",
+    "archive": "archives", "audit": "audit",
 }  # fmt: skip
 
 _POSTGRESQL = text(

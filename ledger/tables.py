@@ -39,15 +39,11 @@ class HandlerRow(Table):
     __tablename__ = "handler"
     __table_args__ = (
         Index(
-            "handler_alive",
-            "hook",
-            "name",
-            unique=True,
-            sqlite_where=text("removed_at_ms IS NULL"),
-            postgresql_where=text("removed_at_ms IS NULL"),
+            "handler_alive", "hook", "name", unique=True,
+            sqlite_where=text("removed_at_ms IS NULL"), postgresql_where=text("removed_at_ms IS NULL"),
         ),
         {"sqlite_autoincrement": True},
-    )
+    )  # fmt: skip
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=True)
     hook: Mapped[str] = mapped_column(String(200))
     name: Mapped[str] = mapped_column(String(200))
@@ -141,10 +137,8 @@ class RunRow(Table):
     __table_args__ = (
         Index("run_of_event", "hook", "request_id"),
         Index(
-            "run_held",
-            "lease_until_ms",
-            sqlite_where=text("lease_until_ms IS NOT NULL"),
-            postgresql_where=text("lease_until_ms IS NOT NULL"),
+            "run_held", "lease_until_ms",
+            sqlite_where=text("lease_until_ms IS NOT NULL"), postgresql_where=text("lease_until_ms IS NOT NULL"),
         ),
         Index("run_owner_state", "owner", "state"),
         Index("run_handler_state", "handler_id", "state"),
@@ -152,21 +146,12 @@ class RunRow(Table):
         Index("run_of_owner", "owner", "queued_at_ms", "id"),
         Index("run_of_handler", "handler_id", "queued_at_ms", "id"),
         Index(
-            "run_waiting",
-            "owner",
-            "runtime",
-            "handler_id",
-            "queued_at_ms",
-            "id",
-            sqlite_where=text("state = 'queued'"),
-            postgresql_where=text("state = 'queued'"),
+            "run_waiting", "owner", "runtime", "handler_id", "queued_at_ms", "id",
+            sqlite_where=text("state = 'queued'"), postgresql_where=text("state = 'queued'"),
         ),
         Index(
-            "run_invited",
-            "owner",
-            "invited_at_ms",
-            sqlite_where=text("invited_at_ms IS NOT NULL"),
-            postgresql_where=text("invited_at_ms IS NOT NULL"),
+            "run_invited", "owner", "invited_at_ms",
+            sqlite_where=text("invited_at_ms IS NOT NULL"), postgresql_where=text("invited_at_ms IS NOT NULL"),
         ),
         *(
             Index(name, "ended_at_ms", sqlite_where=text(where), postgresql_where=text(where))
@@ -175,7 +160,7 @@ class RunRow(Table):
                 ("run_without_texts", "texts_removed_at_ms IS NOT NULL"),
             )
         ),
-    )
+    )  # fmt: skip
     id: Mapped[str] = mapped_column(String(36), primary_key=True)
     hook: Mapped[str] = mapped_column(String(200))
     request_id: Mapped[str] = mapped_column(String(36))
@@ -360,6 +345,27 @@ class LoadCheckRow(Table):
     asked_at_ms: Mapped[int] = mapped_column(BigInteger)
     taken: Mapped[bool] = mapped_column(Boolean)
     verdict: Mapped[str | None] = mapped_column(Text)
+
+
+class AuditRow(Table):
+    """An act of a person (ledger/audit.py); nobody changes one. detail is JSON."""
+
+    __tablename__ = "audit"
+    __table_args__ = (
+        Index("audit_at", "at_ms"),
+        Index("audit_thing", "kind", "thing", "at_ms"),
+        Index("audit_who", "who", "at_ms"),
+        {"sqlite_autoincrement": True},
+    )
+    id: Mapped[int] = mapped_column(Id, primary_key=True, autoincrement=True)
+    at_ms: Mapped[int] = mapped_column(BigInteger)
+    who: Mapped[str] = mapped_column(String(200))
+    role: Mapped[str] = mapped_column(String(20))
+    peer: Mapped[str] = mapped_column(String(200))
+    act: Mapped[str] = mapped_column(String(20))
+    kind: Mapped[str] = mapped_column(String(20))
+    thing: Mapped[str] = mapped_column(String(200))
+    detail: Mapped[str] = mapped_column(Text)
 
 
 class TallyRow(Table):

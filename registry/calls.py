@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from urllib.parse import unquote
 
 import grpc
 from sqlalchemy.orm import Session
 
 from callers import ApiKeys, Caller
-from ledger import Ledger
+from ledger import Ledger, audit
+from ledger.audit import Actor
 from ledger.handlers import HandlerView, NoSuchHandler, list_handlers, living
 from registry.refuse import Refusal
 from schemas.contracts import hook_names
@@ -26,6 +28,17 @@ class Calls(EventProcessingServiceServicer):
 
     def _caller(self, context: grpc.ServicerContext) -> Caller:
         return self._keys.caller(context.invocation_metadata())
+
+
+def actor(caller: Caller, context: grpc.ServicerContext) -> Actor:
+    """The caller as the audit log has it."""
+    return Actor(caller.user, audit.ADMIN if caller.admin else audit.USER, address(context.peer()))
+
+
+def address(peer: str) -> str:
+    """The address in a peer as gRPC tells it: 'ipv4:192.0.2.7:41234', 'ipv6:%5B2001:db8::7%5D:41234'."""
+    kind, _, rest = peer.partition(":")
+    return unquote(rest).rpartition(":")[0].strip("[]") if kind in ("ipv4", "ipv6") else peer
 
 
 def meant(session: Session, ref: api.HandlerRef) -> HandlerView:

@@ -9,9 +9,10 @@ import structlog
 
 from callers import ApiKeys
 from ledger import Ledger
+from ledger.audit import HANDLER, OWNER, Act, note
 from ledger.handlers import DIGEST, FAILURES, HandlerView, get_handler, list_handlers, register, remove
 from ledger.keys import rekey
-from registry.calls import check_hook, handler_message
+from registry.calls import actor, check_hook, handler_message
 from registry.checks import Checks
 from registry.options import check_memory
 from registry.refuse import Refusal, answered
@@ -73,6 +74,10 @@ class EventProcessing(RunCalls, VersionCalls):
             view = register(session, new, caller.user)
             resumed = rekey(session, self._ledger, caller.user, caller.key).resumed
             view = get_handler(session, view.id) or view
+            note(
+                session, actor(caller, context), Act.REGISTER, HANDLER, view.id,
+                name=view.name, hook=view.hook, version=view.version,
+            )  # fmt: skip
         notes += _notes(view, resumed)
         log.info(
             "registered",
@@ -91,6 +96,7 @@ class EventProcessing(RunCalls, VersionCalls):
         caller = self._caller(context)
         with metrics.ledger_seconds.labels(operation="rekey").time(), self._ledger.write() as session:
             done = rekey(session, self._ledger, caller.user, caller.key)
+            note(session, actor(caller, context), Act.REKEY, OWNER, caller.user, handlers=done.handlers)
         log.info("rekeyed", owner=caller.user, handlers=done.handlers, resumed=len(done.resumed))
         return api.RekeyResponse(handlers=done.handlers, resumed=[handler_message(view) for view in done.resumed])
 
@@ -100,6 +106,7 @@ class EventProcessing(RunCalls, VersionCalls):
         caller = self._caller(context)
         with metrics.ledger_seconds.labels(operation="remove").time(), self._ledger.write() as session:
             view = remove(session, request.id, caller.user, caller.admin)
+            note(session, actor(caller, context), Act.REMOVE, HANDLER, view.id, name=view.name, owner=view.owner)
         log.info("removed", handler=view.name, handler_id=view.id, by=caller.user, owner=view.owner)
         return api.DeregisterResponse(id=view.id)
 

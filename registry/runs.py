@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-import grpc
+from contextlib import AbstractContextManager
 
-from callers import ApiKeys
+import grpc
+from sqlalchemy.orm import Session
+
+from callers import ApiKeys, Caller
 from ledger import Ledger
+from ledger.audit import HANDLER, OWNER, RUN, Act, note_reading
 from ledger.handlers import owner_of
 from ledger.listing import STATES, Listed, Wanted, listed, newest
 from ledger.logs import read
 from ledger.runs import RunView, run_view
 from ledger.tables import RunRow
-from registry.calls import Calls, check_hook, check_owner, check_uuid, next_page, place, readable
+from registry.calls import Calls, actor, check_hook, check_owner, check_uuid, next_page, place, readable
 from registry.refuse import Refusal, answered
 from schemas.generated import eventprocapi_pb2 as api
 from telemetry import metrics
 
+SHOWN = 20
 USUAL, MOST = 100, 500
 """Runs on a page."""
 
@@ -42,7 +47,7 @@ class RunCalls(Calls):
         if request.owner and not caller.admin and request.owner != caller.user:
             raise Refusal.denied(f"owner: runs of {request.owner[:60]} are theirs and admins' to see")
         after = place(request.after)
-        with metrics.ledger_seconds.labels(operation="list_runs").time(), self._ledger.read() as session:
+        with metrics.ledger_seconds.labels(operation="list_runs").time(), self._opened(caller) as session:
             handler_id = None
             if request.handler.id or request.handler.name:
                 owner = owner_of(session, request.handler.id) if request.handler.id else None
@@ -54,6 +59,10 @@ class RunCalls(Calls):
             owner = request.owner or ("" if caller.admin else caller.user)
             wanted = Wanted(owner, handler_id, request.hook, request.state, request.since_ms)
             page = newest(session, wanted, request.limit or USUAL, after)
+            others = sorted({run.owner for run in page.runs} - {caller.user})
+            if others:
+                of = (HANDLER, handler_id) if handler_id is not None else (OWNER, owner or "all")
+                note_reading(session, actor(caller, context), Act.LIST_RUNS, *of, of=others[:SHOWN])
         return api.ListRunsResponse(runs=[_line(run) for run in page.runs], next_page=next_page(page.after))
 
     @answered
@@ -61,12 +70,14 @@ class RunCalls(Calls):
         """One run, with its log, its files and its attempts."""
         caller = self._caller(context)
         run_id = check_uuid("id", request.id, ", as ListRuns and emails tell it")
-        with metrics.ledger_seconds.labels(operation="get_run").time(), self._ledger.read() as session:
+        with metrics.ledger_seconds.labels(operation="get_run").time(), self._opened(caller) as session:
             short = listed(session, run_id)
             if short is None:
                 raise Refusal.missing(f"no run has the id {run_id}")
             check_owner(short.owner, caller, f"run {run_id}")
             view = run_view(session, run_id)
+            if view is not None:
+                self._note(session, caller, context, Act.READ_RUN, view.run_id, view.owner)
         if view is None:
             raise Refusal.missing(f"the event of run {run_id} is no longer kept")
         return self._whole(short, view)
@@ -78,15 +89,27 @@ class RunCalls(Calls):
         run_id = check_uuid("id", request.id, ", as ListRuns and emails tell it")
         if request.at < 0:
             raise Refusal.invalid("at", f"is {request.at}; it should be 0, or what the answer before said")
-        with metrics.ledger_seconds.labels(operation="read_log").time(), self._ledger.read() as session:
+        with metrics.ledger_seconds.labels(operation="read_log").time(), self._opened(caller) as session:
             row = session.get(RunRow, run_id)
             if row is None:
                 raise Refusal.missing(f"no run has the id {run_id}")
             check_owner(row.owner, caller, f"run {run_id}")
             piece = read(session, row, request.attempt, request.at)
+            self._note(session, caller, context, Act.READ_LOG, row.id, row.owner)
         return api.ReadLogResponse(
             text=piece.text, attempt=piece.attempt, at=piece.at, state=piece.state, ended=piece.ended
         )
+
+    def _opened(self, caller: Caller) -> AbstractContextManager[Session]:
+        """What an admin reads of others is noted, and for that somebody has to write."""
+        return self._ledger.write() if caller.admin else self._ledger.read()
+
+    @staticmethod
+    def _note(
+        session: Session, caller: Caller, context: grpc.ServicerContext, act: Act, run_id: str, owner: str
+    ) -> None:
+        if owner != caller.user:
+            note_reading(session, actor(caller, context), act, RUN, run_id, owner=owner)
 
     def _whole(self, short: Listed, view: RunView) -> api.GetRunResponse:
         error = view.error

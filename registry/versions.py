@@ -8,11 +8,11 @@ import uuid
 import grpc
 import structlog
 
-from callers import Caller
 from ledger import replay
+from ledger.audit import HANDLER, Act, note
 from ledger.handlers import blob
 from ledger.versions import VersionView, rollback, set_paused, version, versions
-from registry.calls import Calls, check_owner, check_uuid, handler_message, meant, next_page, place, readable
+from registry.calls import Calls, actor, check_owner, check_uuid, handler_message, meant, next_page, place, readable
 from registry.refuse import Refusal, answered
 from schemas.generated import eventprocapi_pb2 as api
 from telemetry import metrics
@@ -39,10 +39,14 @@ class VersionCalls(Calls):
     def GetSource(self, request: api.GetSourceRequest, context: grpc.ServicerContext) -> api.GetSourceResponse:
         """The source, and the pickle when it is asked for."""
         caller = self._caller(context)
-        with metrics.ledger_seconds.labels(operation="get_source").time(), self._ledger.read() as session:
+        with metrics.ledger_seconds.labels(operation="get_source").time(), self._ledger.write() as session:
             view = readable(session, request.handler, caller)
             one = version(session, view.id, None if request.version < 0 else request.version)
             code = blob(session, one.digest) if request.with_blob else b""
+            note(
+                session, actor(caller, context), Act.READ_CODE, HANDLER, view.id,
+                name=view.name, owner=view.owner, version=one.version, pickle=request.with_blob,
+            )  # fmt: skip
         return api.GetSourceResponse(
             source=one.source, file_name=one.file_name, first_line=one.first_line, version=one.version, blob=code or b""
         )
@@ -54,18 +58,20 @@ class VersionCalls(Calls):
         with metrics.ledger_seconds.labels(operation="rollback").time(), self._ledger.write() as session:
             view = meant(session, request.handler)
             view = rollback(session, view.id, request.version, caller.user, caller.admin)
+            told = {"name": view.name, "owner": view.owner, "to": request.version, "version": view.version}
+            note(session, actor(caller, context), Act.ROLLBACK, HANDLER, view.id, **told)
         log.info("rolled back", handler=view.name, handler_id=view.id, to=request.version, by=caller.user)
         return api.RollbackResponse(handler=handler_message(view))
 
     @answered
     def Pause(self, request: api.PauseRequest, context: grpc.ServicerContext) -> api.PauseResponse:
         """Events do not meet it from now on."""
-        return api.PauseResponse(handler=self._set_paused(request.handler, True, self._caller(context)))
+        return api.PauseResponse(handler=self._set_paused(request.handler, True, context))
 
     @answered
     def Resume(self, request: api.ResumeRequest, context: grpc.ServicerContext) -> api.ResumeResponse:
         """Events meet it again."""
-        return api.ResumeResponse(handler=self._set_paused(request.handler, False, self._caller(context)))
+        return api.ResumeResponse(handler=self._set_paused(request.handler, False, context))
 
     @answered
     def Replay(self, request: api.ReplayRequest, context: grpc.ServicerContext) -> api.ReplayResponse:
@@ -97,8 +103,11 @@ class VersionCalls(Calls):
             replay.check(session, wanted)
             make = replay.plan if request.dry_run else replay.replay
             page = make(session, wanted, replay_id, after, EVENTS)
-        if not request.dry_run:
             made = sum(not one.there for one in page.planned)
+            if made and not request.dry_run:
+                told = {"name": view.name, "owner": view.owner, "replay_id": replay_id, "runs": made}
+                note(session, actor(caller, context), Act.REPLAY, HANDLER, view.id, **told)
+        if not request.dry_run:
             log.info("replayed", handler=view.name, handler_id=view.id, by=caller.user, replay_id=replay_id, runs=made)
         runs = [
             api.Replayed(
@@ -112,10 +121,13 @@ class VersionCalls(Calls):
         ]
         return api.ReplayResponse(runs=runs, events=page.events, next_page=next_page(page.after))
 
-    def _set_paused(self, ref: api.HandlerRef, paused: bool, caller: Caller) -> api.Handler:
+    def _set_paused(self, ref: api.HandlerRef, paused: bool, context: grpc.ServicerContext) -> api.Handler:
+        caller = self._caller(context)
         with metrics.ledger_seconds.labels(operation="pause").time(), self._ledger.write() as session:
             view = meant(session, ref)
             view = set_paused(session, view.id, paused, caller.user, caller.admin)
+            act = Act.PAUSE if paused else Act.RESUME
+            note(session, actor(caller, context), act, HANDLER, view.id, name=view.name, owner=view.owner)
         log.info("paused" if paused else "resumed", handler=view.name, handler_id=view.id, by=caller.user)
         return handler_message(view)
 

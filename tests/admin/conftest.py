@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from typer.testing import CliRunner
 
 from admin import desk
@@ -54,7 +56,11 @@ def handler(ledger: Ledger) -> Callable[..., HandlerView]:
 
 def called(*arguments: str, code: int = 0) -> Any:
     """Calls eventproc-admin in this process; the result has stdout, stderr and output, which is both."""
-    result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    try:
+        result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
+    finally:  # its log went to the runner's stderr, which is closed now
+        structlog.reset_defaults()
+        logging.getLogger().handlers.clear()
     assert result.exit_code == code, (result.exit_code, result.output, result.exception)
     return result
 

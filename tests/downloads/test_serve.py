@@ -17,6 +17,7 @@ from devstack.keys import make_keys
 from downloads.expire import expire
 from downloads.serve import Desk, make_app
 from ledger import Ledger
+from ledger.audit import Wanted, entries
 from objectstore import ObjectStore
 from schemas.records import stored_name
 from tests.migrated import migrated
@@ -97,6 +98,27 @@ def test_a_link_gives_the_file_under_its_own_name(
     assert answer.headers["content-type"].startswith("text/csv")
     assert answer.headers["content-length"] == "8"
     assert "filename=\"St_rung 1.csv\"; filename*=UTF-8''St%C3%B6rung%201.csv" in answer.headers["content-disposition"]
+
+
+def test_who_loads_a_file_is_in_the_audit_log_and_who_does_not_get_it_is_not(
+    http: TestClient, put: Callable[..., None], keys: dict[str, str], desk: Desk
+) -> None:
+    put(content=b"abc")
+    put(code="f" * 32)
+    desk.store.remove(stored_name("run-1", "f" * 32))
+    assert got(http, keys["bob"], method="HEAD").status_code == 200
+    assert got(http, "wrong").status_code == 401
+    assert got(http, keys["bob"], code="f" * 32).status_code == 404
+
+    assert got(http, keys["bob"]).status_code == got(http, keys["admin"]).status_code == 200
+
+    with desk.ledger.read() as session:
+        found = entries(session, Wanted(), 10)[::-1]
+    assert [(one.who, one.role, one.act, one.thing) for one in found] == [
+        ("bob", "user", "download", CODE), ("admin", "admin", "download", CODE)
+    ]  # fmt: skip
+    assert found[0].detail == {"name": "plot.png", "owner": "alice", "run": "run-1", "size": 3}
+    assert found[0].peer == "testclient"
 
 
 def test_a_browser_is_asked_and_gives_the_key_as_password(

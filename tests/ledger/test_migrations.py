@@ -15,6 +15,7 @@ from sqlalchemy import MetaData, inspect, select, text
 
 from ledger import Ledger, outbox
 from ledger.archives import NewArchive, add
+from ledger.audit import HANDLER, USER, Act, Actor, note
 from ledger.credentials import seal
 from ledger.engine import MIGRATIONS
 from ledger.reconcile import reconcile
@@ -86,6 +87,7 @@ def full(ledger: Ledger, handler: Handler, queued: Queued) -> Ledger:
             NewArchive("r" * 36, "alice", "k" * 40, "a.zip", "a", 1, "d" * 64, ("/a.cfg",), (), "", None, "", None),
         )  # fmt: skip
         note_redriven(session, 3, "alice")
+        note(session, Actor("alice", USER), Act.REGISTER, HANDLER, 1)
         heartbeat(session, RULES)
         assert lead(session, "sweeper", "boot", 60.0)
     return ledger

@@ -24,7 +24,7 @@ from schemas.records import Outcome, RunError, Upload
 from schemas.topics import DAY_MS
 from tests.ledger.conftest import HOOK, Handler, Queued, an_event, ended, leased, mails, match_of
 
-ALL = KeepRules(10 * DAY_MS, 20 * DAY_MS, 30 * DAY_MS, 15 * DAY_MS, 40 * DAY_MS, 50 * DAY_MS)
+ALL = KeepRules(10 * DAY_MS, 20 * DAY_MS, 30 * DAY_MS, 15 * DAY_MS, 40 * DAY_MS, 50 * DAY_MS, 60 * DAY_MS)
 
 
 def older(ledger: Ledger, days: float) -> None:
@@ -33,6 +33,7 @@ def older(ledger: Ledger, days: float) -> None:
     times = {
         "run": ("queued_at_ms", "ended_at_ms"), "event": ("received_at_ms",), "handler": ("removed_at_ms",),
         "notification": ("created_at_ms", "ended_at_ms"), "handler_version": ("created_at_ms",), "redriven": ("at_ms",),
+        "audit": ("at_ms",),
     }  # fmt: skip
     with ledger.write() as session:
         for table, columns in times.items():

@@ -12,7 +12,21 @@ from cryptography.fernet import Fernet
 from sqlalchemy import exc, text
 from sqlalchemy.orm import Session
 
-from ledger import Ledger, archives, files, leaving, load_checks, logs, outbox, promises, redriven, replay, sweeper, why
+from ledger import (
+    Ledger,
+    archives,
+    audit,
+    files,
+    leaving,
+    load_checks,
+    logs,
+    outbox,
+    promises,
+    redriven,
+    replay,
+    sweeper,
+    why,
+)
 from ledger.claims import Claimant, ClaimedRun, Lease, claim, event_bodies, hand_back, present, renew, report
 from ledger.credentials import refused_owners, reseal, unseal
 from ledger.engine import NotAllowed
@@ -37,7 +51,7 @@ from tests.ledger.conftest import HOOK, a_database, an_event
 PATTERN = f"t{uuid.uuid4().hex[:12]}_{{station}}"
 """Roles are the server's, which other tests use too."""
 RULES = Rules(first_wait_s=0.0, max_hand_backs=1, max_attempts=1, mail=MailRules(storm_after=1))
-AT_ONCE = KeepRules(-1, -1, -1, -1, -1, -1)
+AT_ONCE = KeepRules(-1, -1, -1, -1, -1, -1, -1)
 """All that has ended is too old."""
 
 
@@ -125,6 +139,13 @@ def registry(desk: Desk) -> None:
     assert load_checks.verdict(session, "c" * 32)
     load_checks.withdraw(session, "c" * 32)
     remove(session, one, "alice", False)
+    read_twice(desk)
+
+
+def read_twice(desk: Desk) -> None:
+    """What is read again and again is noted once."""
+    for _ in range(2):
+        audit.note_reading(desk.session, audit.Actor("root", audit.ADMIN), audit.Act.READ_LOG, audit.RUN, "r")
 
 
 def dispatcher(desk: Desk) -> None:
@@ -151,6 +172,7 @@ def dispatcher(desk: Desk) -> None:
     promises.started(session, 0, -1.0)
     with desk.as_others():
         remove(session, elsewhere, "alice", False)
+        read_twice(desk)
     remove_all(desk)
     assert session.get(RunRow, old) is None
     sizes(session)
@@ -206,6 +228,7 @@ def downloads(desk: Desk) -> None:
     (old,) = files.expired(desk.session, -1.0, 10)
     files.note_removed(desk.session, [old.code])
     assert files.file_of(desk.session, old.code)
+    audit.note(desk.session, audit.Actor("bob", audit.USER), audit.Act.DOWNLOAD, audit.FILE, old.code)
 
 
 def admin(desk: Desk) -> None:
@@ -237,6 +260,8 @@ def admin(desk: Desk) -> None:
     set_paused(session, two, True, "root", True)
     leaving.transfer(session, "bob", "alice", "root")
     leaving.purge(session, "alice", "root")
+    audit.note(session, audit.Actor("root", audit.OPERATOR), audit.Act.PURGE, audit.OWNER, "alice")
+    assert audit.entries(session, audit.Wanted(), 10)
     too_old(session, AT_ONCE)
     remove_all(desk)
     sizes(session)
