@@ -53,6 +53,8 @@ def test_services_and_probes_point_at_ports_that_are_listened_at(one: chart.Rend
         probes = [container[kind]["httpGet"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")]
         assert [probe["path"] for probe in probes] == ["/healthz", "/healthz", "/readyz"]
         assert {probe["port"] for probe in probes} == {"metrics"}
+        start = container["startupProbe"]
+        assert start["periodSeconds"] * start["failureThreshold"] >= 300, "a busy node takes minutes to start a station"
 
 
 def test_nothing_is_reached_that_no_policy_allows(one: chart.Rendered) -> None:

@@ -56,15 +56,10 @@ def main() -> int:
 
 
 def _parse() -> argparse.Namespace:
-    cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
+    home = Path(os.environ.get("RIG_HOME", "/var/lib/k8srig"))
     parser = argparse.ArgumentParser(prog="deploy/try-on-kubernetes", description=__doc__)
     parser.add_argument("--rig", type=Path, default=TOOLS / "k8s", help="folder with up, load and down")
-    parser.add_argument(
-        "--home",
-        type=Path,
-        default=Path(os.environ.get("RIG_HOME", cache / "k8srig")),
-        help="RIG_HOME, with its programs",
-    )
+    parser.add_argument("--home", type=Path, default=home, help="RIG_HOME, with the rig's programs (/var/lib/k8srig)")
     parser.add_argument(
         "--standins", type=Path, default=TOOLS / "standin-images", help="makes base images that cannot be pulled"
     )
@@ -102,6 +97,7 @@ def _in(cluster: Cluster, images: Images, state: Path, clock: Clock, given: argp
         clock.say(f"its {len(list(backing.mail.glob('*.eml')))} emails have arrived")
         if not given.calm:
             _under_load(users, blows, release, images, clock)
+        logs.close()
         books = users.count(blows.deeds)
         clock.say(f"eventproc-admin reconcile: {release.reconcile()}")
     finally:
@@ -109,6 +105,7 @@ def _in(cluster: Cluster, images: Images, state: Path, clock: Clock, given: argp
         logs.close()
     if not given.calm:
         _switches(cluster, release, clock)
+        _levels(cluster, release, clock)
         clock.say(f"helm uninstall leaves what it should: {release.uninstall()}")
     print(
         f"outcomes: {dict(sorted(books.outcomes.items()))}; handlers began {books.starts} times, {books.started_again} of them again; "
@@ -148,6 +145,10 @@ def _switches(cluster: Cluster, release: Release, clock: Clock) -> None:
     cluster.kubectl("apply", "--server-side", "-f", str(cluster.crds))
     for what, values in SWITCHES.items():
         clock.say(f"the API takes {what}: {release.is_accepted(values)} objects")
+
+
+def _levels(cluster: Cluster, release: Release, clock: Clock) -> None:
+    clock.say(f"sandbox, level pod: {release.stands()}")
     for level, values in release.levels().items():
         if level == FULL:
             cluster.kubectl(

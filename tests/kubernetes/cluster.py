@@ -40,6 +40,11 @@ class Cluster:
         for program in (rig / "up", home / "bin" / "kubectl", home / "bin" / "helm"):
             if not program.exists():
                 raise Failed(f"there is no {program}; the rig's README.md tells how to build it (--rig, --home)")
+        for folder in (home, *home.resolve().parents):
+            if not folder.stat().st_mode & 0o001:
+                raise Failed(
+                    f"{folder} is closed to others: pods with users of their own could not start (--home elsewhere)"
+                )
 
     def up(self) -> None:
         """A fresh one, Ready. Failed when one runs already."""

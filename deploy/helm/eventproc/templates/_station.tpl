@@ -1,7 +1,7 @@
 {{/*
 One station's Deployment.
 Call with (dict "top" . "station" name "name" suffix "values" values "command" list "ports" list "env" text "mounts" text "volumes" text)
-and, where they differ: "image", "grace", "replicas", "resources", "podSecurity", "labels", "hostUsers", "procMount", "startupSeconds".
+and, where they differ: "image", "grace", "replicas", "resources", "podSecurity", "labels", "hostUsers", "procMount".
 */}}
 {{- define "eventproc.deployment" -}}
 {{- $top := .top -}}
@@ -109,7 +109,7 @@ spec:
           startupProbe:
             httpGet: {path: /healthz, port: metrics}
             periodSeconds: 2
-            failureThreshold: {{ div (.startupSeconds | default 60) 2 }}
+            failureThreshold: 150  # five minutes: on a node that is busy with starting others it takes minutes, and a restart begins anew
           livenessProbe:
             httpGet: {path: /healthz, port: metrics}
             periodSeconds: 10
