@@ -202,7 +202,8 @@ def test_an_event_is_taken_from_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given", "says"),
     [
-        ("fault.zip", "no .json file of an event. An archive cannot be tried as it is"),
+        ("fault.cff", "neither an archive .* nor a .json file of an event"),
+        ("no_such.zip", "no_such.zip' cannot be read as a zip archive: .*No such file"),
         ({"File": "a"}, "lacks DataSets, RequestID, SubmittedAt"),
         (3, "should be a dict as sample_event"),
         ({**sample_event(), "Tags": {1}}, "what JSON can"),

@@ -79,16 +79,18 @@ def _where(error: BaseException, path: str) -> str:
 @command("try")
 @click.argument("function", metavar="FILE.py:FUNCTION")
 @click.option(
-    "--event", type=click.Path(exists=True, dir_okay=False), help="A .json file of an event. Default: a sample."
+    "--event",
+    type=click.Path(exists=True, dir_okay=False),
+    help="A .json file of an event, or an archive (.zip). Default: a sample.",
 )
 @click.option(
-    "--platform", is_flag=True, help="Read from the platform's BTrDB (default for --event), not from the sample's."
+    "--platform", is_flag=True, help="Read from the platform's BTrDB (default for an event from a .json file)."
 )
 @click.option("--hook", default=HOOK, show_default=True, help="The hook whose sample is taken.")
 @click.option("--timeout", type=float, default=900.0, show_default=True, metavar="SECONDS", help="Ended after so long.")
 def try_(shared: Shared, function: str, event: Optional[str], platform: bool, hook: str, timeout: float) -> None:
     """Run a function here as the platform would, and tell what will differ there; nothing is registered."""
-    conn = shared.conn() if platform or event else None
+    conn = shared.conn() if platform or (event and event.lower().endswith(".json")) else None
     with loaded(function) as found:
         tried = eventproc.try_handler(found, event, conn, hook, timeout)
     shared.record(_of_trial(tried), repr(tried))

@@ -58,11 +58,16 @@ def _run(job: Dict[str, Any], blob_file: str) -> Dict[str, Any]:
 
 
 def _database(job: Dict[str, Any]) -> Any:
-    """A connected btrdb.BTrDB, the sample's stand-in, or None: it is in the pickle."""
+    """A connected btrdb.BTrDB, the stand-in for the sample or an archive, or None: it is in the pickle."""
     if job["btrdb"] == "sample":
         from btrdbextras.eventproc.stand_in import SampleBTrDB
 
         return SampleBTrDB()
+    if job["btrdb"] == "archive":
+        from btrdbextras.eventproc.archive import read
+        from btrdbextras.eventproc.stand_in import SampleBTrDB
+
+        return SampleBTrDB(read(job["archive"])[1])
     if job["btrdb"] == "connect":
         import btrdb
 

@@ -1,9 +1,9 @@
-"""A BTrDB that holds the streams of the sample event and nothing else, for trying a function without a platform."""
+"""A BTrDB that holds the streams of the sample event, or of an archive, and nothing else: for trying a function without a platform."""
 
 import collections
 import contextlib
 import uuid as uuids
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from btrdbextras.eventproc import sample
 
@@ -24,15 +24,18 @@ VERSION = 10
 class SampleBTrDB(object):
     """Reads as btrdb.BTrDB does: streams(), stream_from_uuid(), streams_in_collection(), list_collections(), info()."""
 
-    def __init__(self) -> None:
-        described = [stream for one in sample.sample_event()["Recordings"] for stream in one["Streams"]]
-        self._streams = {stream["Uuid"]: SampleStream(stream) for stream in described}
+    def __init__(self, held: Optional[Sequence[Any]] = None) -> None:
+        """held: pairs of a stream's entry of Recordings and its points, [(ns, value), ...]. Default: those of the sample event."""
+        if held is None:
+            described = (stream for one in sample.sample_event()["Recordings"] for stream in one["Streams"])
+            held = [(stream, sample.samples(stream)) for stream in described]
+        self._streams = {stream["Uuid"]: SampleStream(stream, points) for stream, points in held}
 
     def stream_from_uuid(self, uuid: Any) -> "SampleStream":
         """One of the sample's streams. Raises LookupError for any other."""
         if str(uuid) not in self._streams:
             raise LookupError(
-                "the stand-in for BTrDB holds the streams of sample_event() alone; try_handler(..., btrdb=conn) reads real ones"
+                "the stand-in for BTrDB holds the streams of the event alone; try_handler(..., btrdb=conn) reads real ones"
             )
         return self._streams[str(uuid)]
 
@@ -65,17 +68,15 @@ class SampleBTrDB(object):
 class SampleStream(object):
     """Reads as btrdb.stream.Stream does; it cannot be written."""
 
-    def __init__(self, described: Dict[str, Any]) -> None:
+    def __init__(self, described: Dict[str, Any], points: List[Any]) -> None:
         self._described = described
-        self._points: Optional[List[Any]] = None
+        self._points = points
         self.uuid = uuids.UUID(described["Uuid"])
         self.collection = str(described["Collection"])
         self.name = str(described["Name"])
         self.unit = str(described["Unit"])
 
     def _between(self, start: Any, end: Any) -> List[Any]:
-        if self._points is None:
-            self._points = sample.samples(self._described)
         first, last = _nanoseconds(start), _nanoseconds(end)
         return [point for point in self._points if first <= point[0] < last]
 
@@ -106,7 +107,7 @@ class SampleStream(object):
 
     def count(self, *_: Any, **__: Any) -> int:
         """How many points it holds."""
-        return len(sample.samples(self._described))
+        return len(self._points)
 
     def earliest(self, version: int = 0) -> Any:
         """(RawPoint, version) of the first point."""

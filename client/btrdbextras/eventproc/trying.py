@@ -13,7 +13,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from btrdbextras.conn import Connection
 from btrdbextras.errors import CannotPickle
-from btrdbextras.eventproc import pickling
+from btrdbextras.eventproc import archive, pickling
 from btrdbextras.eventproc.by_value import ByValue
 from btrdbextras.eventproc.names import names_in
 from btrdbextras.eventproc.sample import sample_event
@@ -92,12 +92,12 @@ def try_handler(
     ----------
     function: callable
     event_or_archive: dict, str or None
-        The event: a dict as sample_event() gives it, or the path of a .json file of one. Default: sample_event(hook). An archive
-        (.zip, .cff, ...) is refused: what it holds gets its streams when it is ingested; `eventproc upload` does that.
+        The event: a dict as sample_event() gives it, the path of a .json file of one, or that of an archive (.zip) of COMTRADE
+        files in their plain form, whose event is made here, without tags. Default: sample_event(hook).
     btrdb: Connection, optional
         Where the function reads: Connection() for your platform's BTrDB, under your key; or an object of your own with the methods
-        that the function calls, which is pickled. Default: for the sample event a stand-in that serves its streams, for any other
-        event the platform of BTRDB_ENDPOINTS and BTRDB_API_KEY.
+        that the function calls, which is pickled. Default: for the sample event and an archive a stand-in that serves their
+        streams, for any other event the platform of BTRDB_ENDPOINTS and BTRDB_API_KEY.
     timeout: float
         Seconds until it is ended.
 
@@ -118,16 +118,19 @@ def try_handler(
     Returned:
         3 data sets
     """
-    event = _event(event_or_archive, hook)
+    path = _archive(event_or_archive)
+    event, notes = archive.read(path)[::2] if path else (_event(event_or_archive, hook), [])
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         pickled = pickling.pickle(function)
     # an old dill's own warnings of a new Python are nothing that the user can act on
     warned = [str(one.message) for one in caught if not issubclass(one.category, DeprecationWarning)]
-    warned += _differences(function, pickled)
-    kind, environment, held = _where(btrdb, event_or_archive is None)
+    warned += _differences(function, pickled) + notes
+    stand_in = "archive" if path else "sample" if event_or_archive is None else ""
+    kind, environment, held = _where(btrdb, stand_in)
     job = {
         "event": event, "documented": list(DOCUMENTED), "btrdb": kind, "source": pickled.source, "first_line": pickled.first_line,
+        "archive": path,
     }  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="try-handler-") as folder:
         began = time.time()
@@ -135,6 +138,12 @@ def try_handler(
         seconds = time.time() - began
         answer["uploads"] = [_kept(one) for one in answer["uploads"]]
     return Trial(getattr(function, "__name__", type(function).__name__), answer, log, warned, seconds)
+
+
+def _archive(given: Any) -> str:
+    """The whole path of an archive; '' for what is none."""
+    path = os.fspath(given) if isinstance(given, (str, os.PathLike)) else ""
+    return os.path.abspath(path) if str(path).lower().endswith(archive.ENDINGS) else ""
 
 
 def _event(given: Any, hook: str) -> Dict[str, Any]:
@@ -159,8 +168,8 @@ def _event(given: Any, hook: str) -> Dict[str, Any]:
 def _from_file(path: str) -> Any:
     if not path.lower().endswith(".json"):
         raise ValueError(
-            "%r is no .json file of an event. An archive cannot be tried as it is: its streams get their UUIDs and their data when it "
-            "is ingested. Ingest it (`eventproc upload`), or try the function on sample_event()" % path
+            "%r is neither an archive (%s) nor a .json file of an event. Other forms are read by the platform alone: ingest it "
+            "(`eventproc upload`), or try the function on sample_event()" % (path, ", ".join(archive.ENDINGS))
         )
     with open(path, encoding="utf-8") as file:
         try:
@@ -169,10 +178,10 @@ def _from_file(path: str) -> Any:
             raise ValueError("%r is no JSON: %s" % (path, error)) from error
 
 
-def _where(btrdb: Any, sample: bool) -> Tuple[str, Dict[str, str], Any]:
+def _where(btrdb: Any, stand_in: str) -> Tuple[str, Dict[str, str], Any]:
     """How the child comes by its BTrDB: its name for that, environment, what is pickled for it."""
-    if btrdb is None and sample:
-        return "sample", {}, None
+    if btrdb is None and stand_in:
+        return stand_in, {}, None
     if btrdb is None:
         try:
             btrdb = Connection()
