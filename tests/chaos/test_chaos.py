@@ -44,7 +44,7 @@ def test_nothing_is_lost_or_doubled_while_processes_are_killed_and_stopped() -> 
 @pytest.mark.timeout(1500)
 def test_nothing_is_lost_or_doubled_in_thousands_of_runs_though_each_process_is_killed() -> None:
     load = ("--duration", "120", "--runs", str(RUNS), "--ahead", "200", "--settle", "600")
-    code, counts, said = chaos(*load, "--seed", "4", "--pause", "5", "--chance", "0.0002", patience_s=1450)
+    code, counts, said = chaos(*load, "--seed", "4", "--pause", "3.5", "--chance", "0.0002", patience_s=1450)
     check(code, counts, said)
     assert counts["runs"] >= RUNS, said
     killed = dict(re.findall(r"([\w-]+) (\d+)", re.search(r"killed with -9: (.*)", said)[1]))  # type: ignore[index]
