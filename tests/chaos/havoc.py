@@ -41,9 +41,9 @@ class Havoc:
     """
 
     def __init__(self, stage: Stage, seed: int, names: Sequence[str], pause_s: float) -> None:
-        """pause_s: between two blows, on average."""
+        """pause_s: between two blows, on average; may be changed."""
         self._stage = stage
-        self._pause_s = pause_s
+        self.pause_s = pause_s
         self._draw = random.Random(f"{seed}/havoc")
         self._names = sorted(names)
         self._weights = [WEIGHTS.get(name, 1.0) for name in self._names]
@@ -73,7 +73,7 @@ class Havoc:
                     self._stage.signal(name, signal.SIGCONT)
                     del self._stopped[name]
             if now >= next_at:
-                next_at = now + self._pause_s * self._draw.uniform(*PAUSES)
+                next_at = now + self.pause_s * self._draw.uniform(*PAUSES)
                 blows += 1
                 if blows % 2:
                     self._kill_the_next()
