@@ -32,7 +32,7 @@ def _installed(name: str, wanted: Path) -> Path:
     if not (stamp.exists() and stamp.read_text() == wanted.read_text()):
         subprocess.run(
             [runtimes.built()[name], "-m", "pip", "install", "-q", "--disable-pip-version-check", "--no-input", "--upgrade",
-             "--only-binary", ":all:", "--no-deps", "--target", folder, "-r", wanted],
+             "--only-binary", ":all:", "--no-deps", "--require-hashes", "--target", folder, "-r", wanted],
             check=True, timeout=280,
         )  # fmt: skip
         stamp.write_text(wanted.read_text())
