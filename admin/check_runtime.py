@@ -43,17 +43,24 @@ def check_runtime(
         Path | None,
         typer.Option(help="the interpreter to check, for instance a new image's; default: EXECUTOR_RUNTIMES'"),
     ] = None,
+    ask: Annotated[bool, typer.Option("--ask", help="writes what `python -m executor.check` reads, and stops")] = False,
+    told: Annotated[Path | None, typer.Option(help="file with what that answered, in place of an interpreter")] = None,
     json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
     """Loads every living handler of a runtime in its sandbox, calls none, and lists those that would be refused.
 
-    Run it where the interpreter is. Exit code 1 when a handler would be refused, 2 when the runtime cannot be had.
+    Run it where the interpreter is; or with --ask, then executor.check where the interpreter is, then with --told.
+    Exit code 1 when a handler would be refused, 2 when the runtime cannot be had.
     """
-    interpreter = (python or _configured(name)).absolute()
     with desk.ledger() as ledger:
         with ledger.read() as session:
             found = codes(session, name)
-        checked = list(_check(name, interpreter, ledger, found))
+        if ask:
+            for one in found:
+                sys.stdout.write(_question(ledger, one) + "\n")
+            return
+        interpreter = told or (python or _configured(name)).absolute()
+        checked = list(_read(told, found) if told else _check(name, interpreter, ledger, found))
     bad = [one for one in checked if not one.loads]
     if json:
         as_json([dataclasses.asdict(one) for one in checked])
@@ -103,26 +110,44 @@ def _check(name: str, interpreter: Path, ledger: Ledger, found: Sequence[Handler
         ) as process,
     ):
         for one in found:
-            with ledger.write() as session:
-                body = blob(session, one.digest) or b""
-                read = {"name": one.name, "owner": one.owner, "version": one.version, "pickle": True}
-                note(session, desk.operator(), Act.READ_CODE, HANDLER, one.id, **read)
-            asked = {"id": one.id, "hook": one.hook, "requirements": one.requirements}
-            told = _ask(process, {**asked, "blob": base64.b64encode(body).decode()})
+            told = _ask(process, _question(ledger, one))
             if told is None:
                 process.wait()
                 said.seek(0)
                 lines = said.read().strip().splitlines()
                 raise fail(lines[-1] if lines else "the check ended without a word", 2)
-            lacking = tuple(told["lacking"])
-            yield Checked(one.id, one.name, one.version, one.owner, told["loads"], told["text"], lacking)
+            yield _checked(one, told)
         process.stdin.close()  # type: ignore[union-attr]
 
 
-def _ask(process: subprocess.Popen[str], asked: dict[str, object]) -> dict[str, Any] | None:
+def _question(ledger: Ledger, one: HandlerCode) -> str:
+    with ledger.write() as session:
+        body = blob(session, one.digest) or b""
+        read = {"name": one.name, "owner": one.owner, "version": one.version, "pickle": True}
+        note(session, desk.operator(), Act.READ_CODE, HANDLER, one.id, **read)
+    asked = {"id": one.id, "hook": one.hook, "requirements": one.requirements}
+    return json.dumps({**asked, "blob": base64.b64encode(body).decode()})
+
+
+def _checked(one: HandlerCode, told: dict[str, Any]) -> Checked:
+    return Checked(one.id, one.name, one.version, one.owner, told["loads"], told["text"], tuple(told["lacking"]))
+
+
+def _read(file: Path, found: Sequence[HandlerCode]) -> Iterator[Checked]:
+    try:
+        answers = {line["id"]: line for line in map(json.loads, file.read_text().splitlines())}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise fail(f"{file} should have executor.check's answers, one JSON object a line: {error}", 2) from error
+    for one in found:
+        if one.id not in answers:
+            raise fail(f"{file} has no answer for {one.name} (id {one.id}): it ended early, or is of another day", 2)
+        yield _checked(one, answers[one.id])
+
+
+def _ask(process: subprocess.Popen[str], question: str) -> dict[str, Any] | None:
     assert process.stdin is not None and process.stdout is not None
     try:
-        process.stdin.write(json.dumps(asked) + "\n")
+        process.stdin.write(question + "\n")
         process.stdin.flush()
     except BrokenPipeError:
         return None

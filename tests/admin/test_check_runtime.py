@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import types
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -56,3 +58,28 @@ def test_without_an_interpreter_it_says_how_to_give_one(ledger: Ledger, monkeypa
     monkeypatch.setenv("EXECUTOR_RUNTIMES", "py3.11=/opt/py3.11/bin/python")
 
     assert "EXECUTOR_RUNTIMES names py3.11, not py3.7" in called("check-runtime", "py3.7", code=2).stderr
+
+
+def test_where_the_interpreter_is_elsewhere_questions_and_answers_go_by_files(
+    handler: Callable[..., HandlerView], tmp_path: Path
+) -> None:
+    handler("fine", runtime=OWN, blob=pickled(lambda **kwargs: "fine"))
+    handler("broken", runtime=OWN, owner="bob", blob=b"no pickle")
+    questions = called("check-runtime", OWN, "--ask").stdout
+
+    check = [sys.executable, "-m", "executor.check", "--runtime", OWN, "--python", sys.executable]
+    told = subprocess.run(check, input=questions, capture_output=True, text=True, check=True).stdout
+    (tmp_path / "told").write_text(told)
+
+    assert f"1 of 2 handlers of {OWN} load" in called(
+        "check-runtime", OWN, "--told", str(tmp_path / "told"), code=1
+    ).stdout.replace("\n", " ")
+
+
+def test_answers_that_end_early_are_told(handler: Callable[..., HandlerView], tmp_path: Path) -> None:
+    handler("fine", runtime=OWN, blob=b"any")
+    (tmp_path / "told").touch()
+
+    result = called("check-runtime", OWN, "--told", str(tmp_path / "told"), code=2)
+
+    assert "no answer for fine" in result.stderr
