@@ -23,9 +23,10 @@ help:
 	@echo "make bench-storm     a storm of archives from upload to email, beside what docs/sizing.md predicts; bench/results/storm.json"
 	@echo "make chaos DURATION=60 SEED=7   kills and stops everything under load; counts what was lost or doubled"
 	@echo "make tools           installs Prometheus (Debian, root) and builds Helm (Go) for the slow tests"
+	@echo "make engine          sees to a Docker engine (Debian, root) and base images; make engine-stop ends one that it started"
 	@echo "make docs            writes docs/metrics.md, api.md, commands.md, runtimes.md, notebook.md, the Grafana board and the chart's topics anew"
 	@echo "make release VERSION=6.1.0   gives that version to stations, images, chart and client, keeps the wire, commits, tags"
-	@echo "make images          builds the images with Docker (deploy/images/); RUNTIMES=\"py3.8 py3.12\" for the executors"
+	@echo "make images          builds the images with Docker (deploy/images/); RUNTIMES=\"py3.8 py3.12\" for the executors, companions for trials"
 	@echo "make lock            pins requirements/*.in anew into requirements/*.txt"
 	@echo "make lock-runtimes   the same for executor/runtimes/*.txt"
 	@echo "make clean           removes .venv, .devstack and .cache"
@@ -69,6 +70,13 @@ docs: $(STAMP)
 .PHONY: release
 release: $(STAMP)
 	@$(BIN)/python -m deploy.release $(VERSION)
+
+.PHONY: engine engine-stop
+engine:
+	@devstack/engine
+
+engine-stop:
+	@devstack/engine stop
 
 .PHONY: images
 images:

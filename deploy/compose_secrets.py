@@ -1,7 +1,7 @@
 """python -m deploy.compose_secrets ADDRESS [--folder deploy]: what deploy/compose.yaml needs to begin with.
 
 Makes, once, what is not there: secrets/ (sealing key, service token, certificates for ADDRESS and the name `registry`, digests of API
-keys) and .env. Prints each new user's API key, which is kept nowhere else.
+keys) and .env. Prints each new user's API key, which is kept nowhere else. With --trial, .env has compose.trial.yaml taken along.
 """
 
 from __future__ import annotations
@@ -20,6 +20,16 @@ from devstack.keys import make_keys
 
 USER = 10001
 """Whom the images run as."""
+TRIAL = {
+    "COMPOSE_FILE": "compose.yaml:compose.trial.yaml",
+    "BTRDB_ENDPOINTS": "btrdb:4411",
+    "BTRDB_CA_FILE": "{secrets}/tls/ca.pem",
+    "SMTP_HOST": "mail",
+    "SMTP_PORT": "2525",
+    "SMTP_SECURITY": "none",
+    "MAIL_FROM": "eventproc@example.com",
+}
+"""What a trial's own mail server and BTrDB need in .env."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,21 +38,28 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("address", help="IP address at which users reach this machine")
     parser.add_argument("--folder", type=Path, default=ROOT / "deploy", help="of compose.yaml; gets secrets/ and .env")
     parser.add_argument("--users", default="alice,admin", help="comma-separated; `admin` may do what operators do")
+    parser.add_argument("--trial", action="store_true", help="with a BTrDB and a mail server of its own")
     given = parser.parse_args(arguments)
     made = given.folder / "secrets"
     made.mkdir(mode=0o700, exist_ok=True)
-    make_certificates(made / "tls", given.address, names=("localhost", "registry"))
+    names = ("localhost", "registry", *(("btrdb",) if given.trial else ()))
+    make_certificates(made / "tls", given.address, names=names)
     for name, text in (("service-token", secrets.token_hex(32)), ("seal-keys", Fernet.generate_key().decode())):
         _once(made / name, text)
     if not (made / "keys.json").exists():
         roles = {user: ["user", "admin"] if user == "admin" else ["user"] for user in given.users.split(",")}
         for user, key in make_keys(roles, made / "keys.json").items():
             sys.stdout.write(f"API key of {user}: {key}\n")
-    _once(
-        given.folder / ".env",
-        f"COMPOSE_PROJECT_NAME=eventproc\nEVENTPROC_VERSION={present(ROOT)}\nPOSTGRES_PASSWORD={secrets.token_hex(16)}\n"
-        f"DOWNLOADS_ENDPOINT={given.address}:4416\n",
-    )
+    settings = {
+        "COMPOSE_PROJECT_NAME": "eventproc",
+        "EVENTPROC_VERSION": present(ROOT),
+        "EVENTPROC_SECRETS": str(made.resolve()),
+        "POSTGRES_PASSWORD": secrets.token_hex(16),
+        "DOWNLOADS_ENDPOINT": f"{given.address}:4416",
+        **(TRIAL if given.trial else {}),
+    }
+    text = "".join(f"{name}={value}\n" for name, value in settings.items())
+    _once(given.folder / ".env", text.replace("{secrets}", str(made.resolve())))
     try:
         for path in (made, *made.rglob("*")):
             os.chown(path, USER, USER)

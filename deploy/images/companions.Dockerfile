@@ -1,5 +1,5 @@
 # What a platform has already and a trial must bring: PostgreSQL, a mail sink, the BTrDB development server. For trials only.
-# Built from a tar of this file, requirements/all.txt and devstack/ (images.py).
+# Built from a tar of requirements/all.txt and devstack/ (build), which the other images have no use for.
 ARG STATIONS
 FROM ${STATIONS}
 USER 0
