@@ -61,7 +61,8 @@ class Suspects:
         self._marked: dict[Place, tuple[Message, Note]] = {}  # noted with the offset now, for the batch in hand
 
     def parts(self, batch: Sequence[Message]) -> Iterator[Sequence[Message]]:
-        """The batch in the parts in which it is to be handled: each suspect message alone, all others together.
+        """The batch in the parts in which it is to be handled: what stands in partitions without a suspect, each suspect message
+        alone, then what stands behind those. An offset committed says that all before it is done, so nothing overtakes a suspect.
 
         Raises TryLater when a note has to be read and the broker is away; nothing has been given out then.
         """
@@ -70,14 +71,22 @@ class Suspects:
             del self._notes[place]
         together: list[Message] = []
         alone: list[Message] = []
+        behind: list[Message] = []
+        suspected: set[Place] = set()
         for message in batch:
             place = (message.topic, message.partition)
             note = self._notes.get(place)
-            (alone if note is not None and message.offset <= note.upto else together).append(message)
+            if note is not None and message.offset <= note.upto:
+                suspected.add(place)
+                alone.append(message)
+            else:
+                (behind if place in suspected else together).append(message)
         if together:
             yield together
         for message in alone:
             yield [message]
+        if behind:
+            yield behind
 
     def look(self, batch: Sequence[Message]) -> None:
         """Reads the notes of the batch's partitions that are new to this process, and leaves a note there. Raises TryLater."""

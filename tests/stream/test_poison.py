@@ -107,6 +107,20 @@ def test_a_message_on_which_processes_vanish_without_a_word_is_put_aside_later()
     assert letter.value == b"1" and f"{DIED_AT_MOST} times without a word" in letter.reason
 
 
+def test_what_stands_behind_a_suspect_waits_for_it_so_that_no_offset_is_committed_before_its_time() -> None:
+    broker = a_broker(2)
+    with pytest.raises(Vanished):
+        a_process(broker, Step(broker, b"1", Vanished(), b"none"))
+    for number in (2, 3):
+        broker.producer().send(TOPIC, b"%d" % number, key=b"k")
+    step = Step(broker, b"none", Vanished(), b"3")
+
+    a_process(broker, step)
+
+    assert step.handled == [b"0", b"1", b"2", b"3"]
+    assert broker.commits[GROUP] == {(TOPIC, 0): 4}
+
+
 def test_one_stop_alone_puts_nothing_aside() -> None:
     broker = a_broker(1)
     step = Step(broker, b"0", ZeroDivisionError(), b"0")
