@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from pydantic_settings import BaseSettings
 
+from admin.__main__ import app as eventproc_admin
 from tests.deploy import chart
 from tests.deploy.chart import (
     CHART,
@@ -95,7 +97,7 @@ def test_no_pod_gets_a_token_of_the_cluster(one: chart.Rendered) -> None:
 
 
 def known_variables() -> set[str]:
-    """Every variable that a settings class of ours reads."""
+    """Every variable that a settings class or an option of ours reads."""
     modules = [
         path
         for station in (*STATIONS, "stream", "ledger", "telemetry", "admin")
@@ -105,6 +107,8 @@ def known_variables() -> set[str]:
         if "BaseSettings" in path.read_text() or "Settings)" in path.read_text():
             importlib.import_module(f"{path.parent.name}.{path.stem}")
     found = {"EVENTPROC_LOG_LEVEL", "OTEL_EXPORTER_OTLP_ENDPOINT"}  # read by telemetry/logs.py, by OpenTelemetry's SDK
+    commands: dict[str, Any] = typer.main.get_command(eventproc_admin).commands  # type: ignore[attr-defined]
+    found |= {str(option.envvar) for command in commands.values() for option in command.params if option.envvar}
     kinds: list[Any] = [BaseSettings]
     while kinds:
         kind = kinds.pop()

@@ -141,7 +141,8 @@ def test_of_a_million_runs_the_old_go_in_small_batches_while_others_are_at_work(
 
     assert others.failed is None and others.done > 0
     assert done == {
-        "texts": TEXTS, "emails": OLD * 3, "runs": OLD * RUNS_EACH, "events": OLD, "handler_versions": 0, "redriven": 0
+        "texts": TEXTS, "emails": OLD * 3, "runs": OLD * RUNS_EACH, "events": OLD, "handler_versions": 0, "redriven": 0,
+        "audit": 0,
     }  # fmt: skip
     with million.read() as session:
         books = reconcile(session, 0)
