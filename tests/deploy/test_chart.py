@@ -22,7 +22,10 @@ from tests.deploy.chart import (
     Plain,
 )
 
-pytestmark = pytest.mark.skipif(chart.helm() is None, reason="there is no Helm; `make tools` builds it")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chart.helm() is None, reason="there is no Helm; `make tools` builds it"),
+]
 
 
 def test_every_container_is_restricted(one: chart.Rendered) -> None:

@@ -22,7 +22,10 @@ from tests.deploy.chart import (
     selects,
 )
 
-pytestmark = pytest.mark.skipif(chart.helm() is None, reason="there is no Helm; `make tools` builds it")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chart.helm() is None, reason="there is no Helm; `make tools` builds it"),
+]
 
 
 def test_every_selector_selects_pods_of_its_own_alone(one: chart.Rendered) -> None:

@@ -16,7 +16,10 @@ from tests.deploy.chart import (
     refusal,
 )
 
-pytestmark = pytest.mark.skipif(chart.helm() is None, reason="there is no Helm; `make tools` builds it")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chart.helm() is None, reason="there is no Helm; `make tools` builds it"),
+]
 
 
 @pytest.mark.parametrize(
