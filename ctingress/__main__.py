@@ -21,7 +21,6 @@ from btrdb.exceptions import BTrDBError
 
 from ctingress.describe import HOOK, Described, Unreadable
 from ctingress.ingest import Ingested, Options, ingest, rfc3339
-from ctingress.open import Limits
 from ctingress.pack import Packed, Received, pack
 from ctingress.refuse import BadArchive
 from ctingress.settings import IngressSettings
@@ -52,7 +51,7 @@ def main() -> int:
             packed = None  # when a folder is watched
             if arguments.watched is None:  # before all else: a wrong file is told even where nothing answers
                 given = [Received(path.name, path) for path in arguments.archive]
-                packed = pack(given, Path(folder), _limits(settings))
+                packed = pack(given, Path(folder), settings.limits())
             return _with_connections(arguments, settings, packed)
     except BadArchive as error:
         return _say(f"{arguments.archive[0].name}: {error}; nothing was written or published")
@@ -76,7 +75,7 @@ def _with_connections(arguments: argparse.Namespace, settings: IngressSettings, 
             open_book(stream_settings, broker.admin(), producer).publish([(HOOK, HOOK)])
         except TryLater as error:
             return _say(f"Kafka cannot be used: {error}; nothing was written or published")
-        limits = _limits(settings)
+        limits = settings.limits()
         take = functools.partial(
             ingest,
             connection=connection,
@@ -108,10 +107,6 @@ def _ingest(packed: Packed, options: Options, take: Callable[..., Ingested]) -> 
         f"\n{read} of {len(ingested.data_sets)} data sets ingested; event published with RequestID {ingested.request_id}"
     )
     return 0
-
-
-def _limits(settings: IngressSettings) -> Limits:
-    return Limits(settings.max_files, settings.max_bytes, settings.max_ratio)
 
 
 def _quiet() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import btrdb
 import structlog
-import uvicorn
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -24,8 +23,9 @@ from schemas.errors import TryLater
 from stream import loop
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
-from telemetry import certificates, metrics, traces
+from telemetry import metrics, traces
 from telemetry.health import Health
+from telemetry.https import make_server
 from telemetry.settings import from_environment
 from telemetry.station import begin, listening
 from telemetry.threads import Threads
@@ -68,7 +68,7 @@ def main() -> int:
     producer = broker.producer()
     book = open_book(belt, broker.admin(), producer)
     loop.until_ready(lambda: book.publish([(HOOK, HOOK)]), health, "kafka", stop)
-    limits = Limits(ingress.max_files, ingress.max_bytes, ingress.max_ratio)
+    limits = ingress.limits()
     keep = ObjectStore(settings.archives)
     wake = threading.Event()
     crew = [
@@ -78,7 +78,8 @@ def main() -> int:
         )
         for _ in range(settings.workers)
     ]  # fmt: skip
-    server = make_server(settings, make_app(_desk(settings, ledger, keep, limits, wake)))
+    app = make_app(_desk(settings, ledger, keep, limits, wake))
+    server = make_server(app, settings.listen, settings.cert, settings.key)
     threads = Threads(stop)
     for worker in crew:
         threads.start("worker", _work, worker, stop, wake)
@@ -104,17 +105,6 @@ def _desk(settings: ServeSettings, ledger: Ledger, keep: ObjectStore, limits: Li
     return Desk(
         ledger, ApiKeys(settings.keys_file), keep, limits, settings.max_upload_bytes, settings.once_by_digest, wake.set
     )
-
-
-def make_server(settings: ServeSettings, app: object) -> uvicorn.Server:
-    """Serves once it is run. Raises ValueError when there is a certificate that is not usable."""
-    host, _, port = settings.listen.rpartition(":")
-    served = certificates.Served(settings.cert, settings.key) if settings.cert is not None else None
-    config = uvicorn.Config(
-        app, host=host.strip("[]"), port=int(port), log_config=None, access_log=False, server_header=False,  # type: ignore[arg-type]
-        ssl_context_factory=(lambda *_: served.context()) if served is not None else None, timeout_graceful_shutdown=5,
-    )  # fmt: skip
-    return uvicorn.Server(config)
 
 
 def _work(worker: Worker, stop: threading.Event, wake: threading.Event) -> None:

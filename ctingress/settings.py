@@ -7,6 +7,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from ctingress.open import Limits
+
 
 class IngressSettings(BaseSettings):
     """Where BTrDB is (as its own client reads it), and what archives may hold (CTINGRESS_*)."""
@@ -20,3 +22,7 @@ class IngressSettings(BaseSettings):
     max_bytes: int = Field(4 << 30, ge=1, description="an archive's size once unpacked")
     max_ratio: float = Field(200.0, gt=1, description="unpacked to packed, of the whole archive")
     announce_timeout_s: float = Field(60.0, gt=0)
+
+    def limits(self) -> Limits:
+        """What an archive may hold."""
+        return Limits(self.max_files, self.max_bytes, self.max_ratio)

@@ -9,7 +9,7 @@ import structlog
 
 from callers import ApiKeys
 from downloads.expire import expire
-from downloads.serve import Desk, make_server
+from downloads.serve import Desk, make_app
 from downloads.settings import DownloadsSettings
 from ledger import Ledger
 from objectstore import ObjectStore
@@ -17,6 +17,7 @@ from schemas.errors import TryLater
 from stream import loop
 from telemetry import metrics
 from telemetry.health import Health
+from telemetry.https import make_server
 from telemetry.settings import from_environment
 from telemetry.station import begin, listening
 from telemetry.threads import Threads
@@ -34,7 +35,7 @@ def main() -> int:
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     store = ObjectStore(settings.files)
     desk = Desk(ledger, ApiKeys(settings.keys_file), store, settings.for_whom == "owner", settings.max_age_s)
-    server = make_server(desk, settings)
+    server = make_server(make_app(desk), settings.listen, settings.cert, settings.key)
     thread = threading.Thread(target=server.run, name="http", daemon=True)
     thread.start()
     threads = Threads(stop)

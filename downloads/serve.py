@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import structlog
-import uvicorn
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -19,13 +18,12 @@ from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from callers import ApiKeys, Caller, UnknownKey, bearer
-from downloads.settings import DownloadsSettings
 from ledger import Ledger, audit
 from ledger.files import FileView, file_of
 from objectstore import ObjectStore
 from schemas.errors import TryLater
 from schemas.records import stored_name
-from telemetry import certificates, metrics
+from telemetry import metrics
 
 log = structlog.get_logger()
 
@@ -69,17 +67,6 @@ def make_app(desk: Desk) -> Starlette:
     return app
 
 
-def make_server(desk: Desk, settings: DownloadsSettings) -> uvicorn.Server:
-    """Serves once it is run. Raises ValueError when there is a certificate that is not usable."""
-    host, _, port = settings.listen.rpartition(":")
-    served = certificates.Served(settings.cert, settings.key) if settings.cert is not None else None
-    config = uvicorn.Config(
-        make_app(desk), host=host.strip("[]"), port=int(port), log_config=None, access_log=False, server_header=False,
-        ssl_context_factory=(lambda *_: served.context()) if served is not None else None, timeout_graceful_shutdown=5,
-    )  # fmt: skip
-    return uvicorn.Server(config)
-
-
 def _caller(keys: ApiKeys, request: Request) -> Caller:
     """By 'Bearer <key>', or, from a browser that was asked, by Basic with the key as password."""
     key = bearer(request.headers.items())
@@ -108,10 +95,10 @@ def _file(desk: Desk, caller: Caller, code: str) -> FileView:
 
 
 def _note(desk: Desk, caller: Caller, file: FileView, request: Request) -> None:
-    role, peer = audit.ADMIN if caller.admin else audit.USER, request.client.host if request.client else ""
+    who = audit.person(caller.user, caller.admin, request.client.host if request.client else "")
     told = {"name": file.name, "owner": file.owner, "run": file.run_id, "size": file.size}
     with desk.ledger.write() as session:
-        audit.note(session, audit.Actor(caller.user, role, peer), audit.Act.DOWNLOAD, audit.FILE, file.code, **told)
+        audit.note(session, who, audit.Act.DOWNLOAD, audit.FILE, file.code, **told)
 
 
 def _joined(first: bytes, rest: Iterator[bytes]) -> Iterator[bytes]:

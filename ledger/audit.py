@@ -84,11 +84,16 @@ class Wanted:
     before: int = 0
 
 
+def person(name: str, admin: bool, peer: str) -> Actor:
+    """Who calls with an API key."""
+    return Actor(name, ADMIN if admin else USER, peer)
+
+
 def note(session: Session, actor: Actor, act: Act, kind: str, thing: str | int, **detail: object) -> None:
     """Notes the act in this transaction. detail: what JSON takes; no secret."""
     fields = {
-        "who": storable(actor.name)[:LONGEST], "role": actor.role, "peer": storable(actor.peer)[:LONGEST], "act": act.value,
-        "kind": kind, "thing": storable(str(thing))[:LONGEST],
+        "who": _short(actor.name), "role": actor.role, "peer": _short(actor.peer), "act": act.value,
+        "kind": kind, "thing": _short(thing),
     }  # fmt: skip
     session.execute(
         insert(AuditRow).values(
@@ -105,8 +110,8 @@ def note(session: Session, actor: Actor, act: Act, kind: str, thing: str | int, 
 def note_reading(session: Session, actor: Actor, act: Act, kind: str, thing: str | int, **detail: object) -> None:
     """The same, unless the same person's same act has been noted within AGAIN_MS."""
     row, since = AuditRow, now_ms(session) - AGAIN_MS
-    same = (row.kind == kind, row.thing == storable(str(thing))[:LONGEST], row.act == act.value)
-    query = select(row.id).where(*same, row.who == storable(actor.name)[:LONGEST], row.at_ms > since).limit(1)
+    same = (row.kind == kind, row.thing == _short(thing), row.act == act.value)
+    query = select(row.id).where(*same, row.who == _short(actor.name), row.at_ms > since).limit(1)
     if session.scalar(query) is None:
         note(session, actor, act, kind, thing, **detail)
 
@@ -126,3 +131,7 @@ def entries(session: Session, wanted: Wanted, limit: int) -> list[Entry]:
         Entry(one.id, one.at_ms, one.who, one.role, one.peer, one.act, one.kind, one.thing, json.loads(one.detail))
         for one in session.scalars(query.order_by(row.id.desc()).limit(limit))
     ]
+
+
+def _short(text: str | int) -> str:
+    return storable(str(text))[:LONGEST]

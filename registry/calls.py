@@ -10,8 +10,8 @@ import grpc
 from sqlalchemy.orm import Session
 
 from callers import ApiKeys, Caller
-from ledger import Ledger, audit
-from ledger.audit import Actor
+from ledger import Ledger
+from ledger.audit import Actor, person
 from ledger.handlers import HandlerView, NoSuchHandler, list_handlers, living
 from registry.refuse import Refusal
 from schemas.contracts import hook_names
@@ -32,7 +32,7 @@ class Calls(EventProcessingServiceServicer):
 
 def actor(caller: Caller, context: grpc.ServicerContext) -> Actor:
     """The caller as the audit log has it."""
-    return Actor(caller.user, audit.ADMIN if caller.admin else audit.USER, address(context.peer()))
+    return person(caller.user, caller.admin, address(context.peer()))
 
 
 def address(peer: str) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
 import grpc
-from sqlalchemy.orm import Session
 
-from callers import ApiKeys, Caller
+from callers import ApiKeys
 from ledger import Ledger
-from ledger.audit import HANDLER, OWNER, RUN, Act, note_reading
+from ledger.audit import HANDLER, OWNER, RUN, Act, Actor, note_reading
 from ledger.handlers import owner_of
 from ledger.listing import STATES, Listed, Wanted, listed, newest
 from ledger.logs import read
@@ -47,7 +44,7 @@ class RunCalls(Calls):
         if request.owner and not caller.admin and request.owner != caller.user:
             raise Refusal.denied(f"owner: runs of {request.owner[:60]} are theirs and admins' to see")
         after = place(request.after)
-        with metrics.ledger_seconds.labels(operation="list_runs").time(), self._opened(caller) as session:
+        with metrics.ledger_seconds.labels(operation="list_runs").time(), self._ledger.read() as session:
             handler_id = None
             if request.handler.id or request.handler.name:
                 owner = owner_of(session, request.handler.id) if request.handler.id else None
@@ -59,10 +56,10 @@ class RunCalls(Calls):
             owner = request.owner or ("" if caller.admin else caller.user)
             wanted = Wanted(owner, handler_id, request.hook, request.state, request.since_ms)
             page = newest(session, wanted, request.limit or USUAL, after)
-            others = sorted({run.owner for run in page.runs} - {caller.user})
-            if others:
-                of = (HANDLER, handler_id) if handler_id is not None else (OWNER, owner or "all")
-                note_reading(session, actor(caller, context), Act.LIST_RUNS, *of, of=others[:SHOWN])
+        others = sorted({run.owner for run in page.runs} - {caller.user})
+        if others:
+            of = (HANDLER, handler_id) if handler_id is not None else (OWNER, owner or "all")
+            self._note(actor(caller, context), Act.LIST_RUNS, *of, of=others[:SHOWN])
         return api.ListRunsResponse(runs=[_line(run) for run in page.runs], next_page=next_page(page.after))
 
     @answered
@@ -70,16 +67,16 @@ class RunCalls(Calls):
         """One run, with its log, its files and its attempts."""
         caller = self._caller(context)
         run_id = check_uuid("id", request.id, ", as ListRuns and emails tell it")
-        with metrics.ledger_seconds.labels(operation="get_run").time(), self._opened(caller) as session:
+        with metrics.ledger_seconds.labels(operation="get_run").time(), self._ledger.read() as session:
             short = listed(session, run_id)
             if short is None:
                 raise Refusal.missing(f"no run has the id {run_id}")
             check_owner(short.owner, caller, f"run {run_id}")
             view = run_view(session, run_id)
-            if view is not None:
-                self._note(session, caller, context, Act.READ_RUN, view.run_id, view.owner)
         if view is None:
             raise Refusal.missing(f"the event of run {run_id} is no longer kept")
+        if view.owner != caller.user:
+            self._note(actor(caller, context), Act.READ_RUN, RUN, view.run_id, owner=view.owner)
         return self._whole(short, view)
 
     @answered
@@ -89,27 +86,22 @@ class RunCalls(Calls):
         run_id = check_uuid("id", request.id, ", as ListRuns and emails tell it")
         if request.at < 0:
             raise Refusal.invalid("at", f"is {request.at}; it should be 0, or what the answer before said")
-        with metrics.ledger_seconds.labels(operation="read_log").time(), self._opened(caller) as session:
+        with metrics.ledger_seconds.labels(operation="read_log").time(), self._ledger.read() as session:
             row = session.get(RunRow, run_id)
             if row is None:
                 raise Refusal.missing(f"no run has the id {run_id}")
             check_owner(row.owner, caller, f"run {run_id}")
-            piece = read(session, row, request.attempt, request.at)
-            self._note(session, caller, context, Act.READ_LOG, row.id, row.owner)
+            piece, owner = read(session, row, request.attempt, request.at), row.owner
+        if owner != caller.user:
+            self._note(actor(caller, context), Act.READ_LOG, RUN, run_id, owner=owner)
         return api.ReadLogResponse(
             text=piece.text, attempt=piece.attempt, at=piece.at, state=piece.state, ended=piece.ended
         )
 
-    def _opened(self, caller: Caller) -> AbstractContextManager[Session]:
-        """What an admin reads of others is noted, and for that somebody has to write."""
-        return self._ledger.write() if caller.admin else self._ledger.read()
-
-    @staticmethod
-    def _note(
-        session: Session, caller: Caller, context: grpc.ServicerContext, act: Act, run_id: str, owner: str
-    ) -> None:
-        if owner != caller.user:
-            note_reading(session, actor(caller, context), act, RUN, run_id, owner=owner)
+    def _note(self, who: Actor, act: Act, kind: str, thing: str | int, **detail: object) -> None:
+        """What an admin reads of others, before they have it."""
+        with self._ledger.write() as session:
+            note_reading(session, who, act, kind, thing, **detail)
 
     def _whole(self, short: Listed, view: RunView) -> api.GetRunResponse:
         error = view.error

@@ -9,10 +9,11 @@ from cryptography.fernet import Fernet
 from callers import ApiKeys
 from ctingress.open import Limits
 from ctingress.receive import Desk, make_app
-from ctingress.serve import ServeSettings, make_server
+from ctingress.serve import ServeSettings
 from devstack.keys import make_keys
 from ledger import Ledger
 from objectstore import ObjectStore
+from telemetry.https import make_server
 from tests.tls_server import ADDRESS, Rotating, free_port, serving, still_answers
 
 
@@ -25,7 +26,10 @@ def test_a_new_certificate_is_shown_on_new_connections_and_the_old_ones_go_on(tm
         ledger_url="sqlite://", seal_keys=Fernet.generate_key().decode(), archives="file:///none", keys_file=tmp_path / "keys.json",
         listen=f"{ADDRESS}:{port}", cert=rotating.files.cert, key=rotating.files.key,
     )  # fmt: skip
-    with serving(make_server(settings, make_app(desk))), rotating.connected(port) as before:
+    with (
+        serving(make_server(make_app(desk), settings.listen, settings.cert, settings.key)),
+        rotating.connected(port) as before,
+    ):
         first, second = rotating.shown(port), rotating.rotate()
 
         assert rotating.shown(port) == second != first

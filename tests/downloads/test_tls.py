@@ -6,10 +6,11 @@ from pathlib import Path
 
 from callers import ApiKeys
 from devstack.keys import make_keys
-from downloads.serve import Desk, make_server
+from downloads.serve import Desk, make_app
 from downloads.settings import DownloadsSettings
 from ledger import Ledger
 from objectstore import ObjectStore
+from telemetry.https import make_server
 from tests.tls_server import ADDRESS, Rotating, free_port, serving, still_answers
 
 
@@ -22,7 +23,10 @@ def test_a_new_certificate_is_shown_on_new_connections_and_the_old_ones_go_on(tm
         ledger_url="sqlite://", files="file:///none", keys_file=tmp_path / "keys.json", listen=f"{ADDRESS}:{port}",
         cert=rotating.files.cert, key=rotating.files.key,
     )  # fmt: skip
-    with serving(make_server(desk, settings)), rotating.connected(port) as before:
+    with (
+        serving(make_server(make_app(desk), settings.listen, settings.cert, settings.key)),
+        rotating.connected(port) as before,
+    ):
         first, second = rotating.shown(port), rotating.rotate()
 
         assert rotating.shown(port) == second != first
