@@ -53,7 +53,7 @@ class ServeSettings(SealSettings):
     max_upload_bytes: int = Field(1 << 30, ge=1024, description="of one upload")
     once_by_digest: bool = Field(False, description="the same content with the same tags is the same upload")
     workers: int = Field(1, ge=1, description="archives that are worked on at a time")
-    lease_s: float = Field(60.0, gt=0)
+    lease_s: float = Field(15.0, gt=0, description="a worker that died leaves its archive to the next after this")
     give_up_s: float = Field(3 * 86_400.0, gt=0, description="how long BTrDB or Kafka may be away for an archive")
 
 

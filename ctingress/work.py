@@ -61,7 +61,7 @@ class Worker:
         *,
         limits: Limits,
         largest_message: int,
-        lease_s: float = 60.0,
+        lease_s: float = 15.0,
         give_up_s: float = 3 * 86_400.0,
     ) -> None:
         """connect: gives btrdb's connection under an API key; give_up_s: how long something may be away."""

@@ -18,6 +18,7 @@ from devstack.supervisor import Process, Supervisor
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_BYTES = 1 << 30  # of a handler
 LEASE_S = 12.0  # short, so that a kill -9 of the executor is made good while somebody watches
+ARCHIVE_LEASE_S = 5.0  # the same for one of the ingress
 
 Progress = Callable[[str], None]
 
@@ -189,6 +190,7 @@ class Stack:
             "CTINGRESS_CERT": str(tls.cert),
             "CTINGRESS_KEY": str(tls.key),
             "CTINGRESS_KEYS_FILE": str(layout.state / "keys.json"),
+            "CTINGRESS_LEASE_S": str(ARCHIVE_LEASE_S),
             "CTINGRESS_ARCHIVES": f"file://{layout.state / 'archives'}",
             "EVENTPROC_SEAL_KEYS_FILE": str(layout.state / "seal-keys"),
             "BTRDB_ENDPOINTS": layout.at("btrdb"),

@@ -12,7 +12,7 @@ from dispatcher.invite import invite
 from dispatcher.settings import SweeperSettings
 from ledger import Ledger, sweeper
 from ledger.engine import now_ms
-from ledger.fair import due, plan
+from ledger.fair import plan, take_up
 from ledger.rules import Rules
 from schemas.errors import TryLater
 from schemas.topics import RESULTS
@@ -71,14 +71,14 @@ class Sweeper:
         if not self._leads():
             return False
         self._free_ended()
-        with self._ledger.read() as session:  # most turns find nothing new, and should not hold up those who write
+        with self._ledger.read() as session:  # a plan takes a while: nobody who writes should have to wait for it
             found = plan(session, self._rules, self._settings.at_most, now_ms(session))
         if not found.invitations:
             return found.waiting
         with self._ledger.write() as session:
-            found = due(session, self._rules, self._settings.at_most)
-        self._invited = len(found.invitations)
-        invite(self._producer, found.invitations, {})
+            invitations = take_up(session, self._rules, found.invitations)
+        self._invited = len(invitations)
+        invite(self._producer, invitations, {})
         self._producer.flush(self._settings.flush_timeout_s)
         log.info("invited", runs=self._invited, more=found.waiting)
         return found.waiting

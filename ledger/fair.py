@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TypeVar
@@ -103,10 +103,15 @@ class Due:
 
 def due(session: Session, rules: Rules, limit: int) -> Due:
     """What plan() finds, noted as invited."""
+    found = plan(session, rules, limit, now_ms(session))
+    return Due(take_up(session, rules, found.invitations), found.waiting)
+
+
+def take_up(session: Session, rules: Rules, planned: Sequence[Invitation]) -> tuple[Invitation, ...]:
+    """Those of them that are still to be invited, noted as invited; for a plan that was made before this transaction began."""
     now = now_ms(session)
-    found = plan(session, rules, limit, now)
-    note_invited(session, [invitation.run_id for invitation in found.invitations], now)
-    return found
+    noted = note_invited(session, [invitation.run_id for invitation in planned], now, _ready(rules, now))
+    return tuple(invitation for invitation in planned if invitation.run_id in noted)
 
 
 def plan(session: Session, rules: Rules, limit: int, now: int) -> Due:
@@ -221,15 +226,23 @@ def _in_turn(lines: Collection[Collection[T]]) -> Iterator[T]:
         yield from (one for one in rank if one is not None)
 
 
-def note_invited(session: Session, run_ids: Collection[str], now: int | None) -> None:
-    """Notes that these runs are invited now; None: that they are not after all. One that is being claimed needs no note.
+def note_invited(
+    session: Session, run_ids: Collection[str], now: int | None, only: ColumnElement[bool] | None = None
+) -> set[str]:
+    """Notes that these runs are invited now; None: that they are not after all. Returns those that it was noted of.
 
-    Rows are locked by id, as claims lock them: a bare UPDATE takes them in any order, and the two end in a deadlock.
+    One that is being claimed needs no note; nor do those beyond only. Rows are locked by id, as claims lock them: a bare UPDATE
+    takes them in any order, and the two end in a deadlock.
     """
     ids = sorted(run_ids)
+    noted: set[str] = set()
     for start in range(0, len(ids), CHUNK):
-        which = (RunRow.id.in_(ids[start : start + CHUNK]), WAITING)
+        query = select(RunRow.id).where(RunRow.id.in_(ids[start : start + CHUNK]), WAITING).order_by(RunRow.id)
+        if only is not None:
+            query = query.where(only)
         if is_postgresql(session):
-            query = select(RunRow.id).where(*which).order_by(RunRow.id).with_for_update(skip_locked=True)
-            which = (RunRow.id.in_(session.scalars(query).all()), WAITING)
-        session.execute(update(RunRow).where(*which).values(invited_at_ms=now))
+            query = query.with_for_update(skip_locked=True)
+        found = session.scalars(query).all()
+        session.execute(update(RunRow).where(RunRow.id.in_(found), WAITING).values(invited_at_ms=now))
+        noted.update(found)
+    return noted

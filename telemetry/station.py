@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Sequence
 
@@ -11,6 +12,9 @@ from telemetry.health import Health
 from telemetry.settings import TelemetrySettings, from_environment
 
 LOOK_S = 0.02
+SWITCH_S = 0.0005
+"""After so long a thread that computes makes way for one that waits: with Python's own 5 ms each answer from a broker or a database
+waits for that, several times over on an event's way."""
 
 
 def begin(station: str, needs: Sequence[str]) -> tuple[threading.Event, Health]:
@@ -18,6 +22,7 @@ def begin(station: str, needs: Sequence[str]) -> tuple[threading.Event, Health]:
 
     needs: what its readiness depends on. Ends the process with exit code 2 when the environment is not right.
     """
+    sys.setswitchinterval(SWITCH_S)
     logs.setup(station)
     traces.setup(station)
     stop = threading.Event()

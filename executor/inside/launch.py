@@ -19,6 +19,7 @@ def main(arguments: List[str]) -> None:
     control = socket.socket(fileno=int(arguments[0]))
     lifeline = int(arguments[1])
     asked, _ = frames.receive(control)
+    _stand_back(asked["niceness"])
     proc = os.open("/proc", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         if asked["namespaces"]:
@@ -36,6 +37,18 @@ def main(arguments: List[str]) -> None:
     control.close()
     os.close(proc)
     _watch(child, lifeline)
+
+
+def _stand_back(niceness: int) -> None:
+    """This session, with all runs in it, comes after others: a niceness counts within a session only (sched(7), autogroup).
+
+    A kernel without autogroups, or a container whose processors are shared out by control groups, goes by the runs' own.
+    """
+    try:
+        with open("/proc/self/autogroup", "w") as file:
+            file.write(str(niceness))
+    except OSError:
+        pass
 
 
 def _become_zygote(control: socket.socket, lifeline: int, proc: int, plan: Dict[str, Any]) -> None:

@@ -136,8 +136,11 @@ def _hostname(context: Context, name: str) -> None:
 # In each child
 
 
-def _session(context: Context, niceness: int) -> None:
-    os.setsid()
+def _session(context: Context, niceness: int, apart: bool) -> None:
+    if apart:
+        os.setsid()
+    else:
+        os.setpgid(0, 0)
     os.nice(niceness)
     # the zygote's own is shared by all: flags and owner that one run sets on it, the next would find
     null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)

@@ -25,8 +25,8 @@ LANDLOCK = "It needs Linux 5.13 or later with landlock among its security module
 CGROUP = "Give the executor a control group of its own to write in (systemd: Delegate=memory; a container: a writable cgroup)"
 PROC = "In Kubernetes set procMount: Unmasked with hostUsers: false"
 
-NICENESS = 5
-"""Of handlers: the executor's own threads come first."""
+NICENESS = 10
+"""Of handlers, each and all together: the executor's own threads come first."""
 
 
 @dataclass(frozen=True)
@@ -230,14 +230,17 @@ def _give_up_privileges(outer: int) -> tuple[Step, ...]:
     )
 
 
-def session() -> Step:
-    """The first step of every child."""
+def session(*, apart: bool = False) -> Step:
+    """The first step of every child. apart: in a session of its own, where no PID namespace keeps it from the zygote's group.
+
+    Else it stays in the zygote's, which is scheduled as one group behind the executor (inside/launch.py).
+    """
     return Step(
         "begin a session",
         "no terminal, no process group, no descriptor in common with the zygote; the executor's threads come first",
         "privileges",
         "session",
-        {"niceness": NICENESS},
+        {"niceness": NICENESS, "apart": apart},
         KERNEL,
     )
 

@@ -70,7 +70,7 @@ def _isolate(built: filesystem.Root, access: Access, nobody: bool, machine: str,
     rules = landlock.ruleset(abi, filesystem.readable_in_place(built), built.devices, SCRATCH, None)
     program = base64.b64encode(seccomp.program(machine, namespaces=False)).decode()
     return (
-        session(),
+        session(apart=True),
         Step("hand over", "the watch takes the scratch", "memory", "hand_over", {}, KERNEL),
         Step(
             "become nobody",

@@ -16,6 +16,8 @@ _ERRNO = 0x00050000
 REFUSE = _ERRNO | errno.EPERM
 ABSENT = _ERRNO | errno.ENOSYS
 """As if the kernel had no such call: libraries then fall back."""
+DONE = _ERRNO
+"""As if it had been done."""
 
 # classic BPF: opcodes and the offsets in struct seccomp_data
 _LOAD, _JUMP, _EQUAL, _GREATER_EQUAL, _AND, _RETURN = 0x20, 0x05, 0x15, 0x35, 0x54, 0x06
@@ -48,7 +50,12 @@ _PLAIN: Mapping[int, str] = {
         mq_open mq_unlink mq_timedsend mq_timedreceive mq_notify mq_getsetattr
         io_uring_setup io_uring_enter io_uring_register clone3 statmount listmount
     """,
+    # each session is scheduled as a group of its own, as much worth as the executor (sched(7), "The autogroup feature")
+    DONE: """
+        setsid
+    """,
 }
+_TREATMENTS = {REFUSE: "refuse", ABSENT: "absent", DONE: "done"}
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     get_kernel_syms 177 query_module 178 _sysctl 156 personality 135 unshare 272 clone 56 socket 41 socketpair 53 ioctl 16
     mmap 9 kill 62 tgkill 234 tkill 200 rt_sigqueueinfo 129 rt_tgsigqueueinfo 297 inotify_init 253 inotify_init1 294
     prlimit64 302 sched_setparam 142 sched_setscheduler 144 sched_setaffinity 203 sched_setattr 314 setpriority 141
-    ioprio_set 251
+    ioprio_set 251 setsid 112
             """),
         },
     ),
@@ -111,7 +118,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     set_mempolicy 237 remap_file_pages 234 personality 92 unshare 97 clone 220 socket 198 socketpair 199 ioctl 29 mmap 222
     kill 129 tgkill 131 tkill 130 rt_sigqueueinfo 138 rt_tgsigqueueinfo 240 inotify_init1 26
     prlimit64 261 sched_setparam 118 sched_setscheduler 119 sched_setaffinity 122 sched_setattr 274 setpriority 140
-    ioprio_set 30
+    ioprio_set 30 setsid 157
             """),
         },
     ),
@@ -161,6 +168,7 @@ def _returns() -> list[_Line]:
         _Line(_RETURN, KILL, label="end"),
         _Line(_RETURN, REFUSE, label="refuse"),
         _Line(_RETURN, ABSENT, label="absent"),
+        _Line(_RETURN, DONE, label="done"),
     ]
 
 
@@ -170,7 +178,7 @@ def _intervals(architecture: Architecture, special: Mapping[str, list[_Line]]) -
     for action, names in _PLAIN.items():
         for name in names.split():
             if name in architecture.numbers:
-                treatment[architecture.numbers[name]] = "refuse" if action == REFUSE else "absent"
+                treatment[architecture.numbers[name]] = _TREATMENTS[action]
     for name in special:
         treatment[architecture.numbers[name]] = name
     found: list[tuple[int, str]] = []

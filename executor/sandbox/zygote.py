@@ -139,7 +139,7 @@ class Zygote:
         assert self._control is not None and self._process is not None
         self._control.settimeout(START_TIMEOUT_S)
         reader = protocol.Reader(self._control)
-        self._ask(reader, {"kind": "enter", "namespaces": made.namespaces}, "unshared")
+        self._ask(reader, {"kind": "enter", "namespaces": made.namespaces, "niceness": plan.NICENESS}, "unshared")
         try:
             if made.namespaces:
                 namespaces.write_maps(self._process.pid, bool(made.user))

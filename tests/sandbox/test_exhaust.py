@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import pytest
+
 from executor.sandbox.job import MIB, Ended
+from executor.sandbox.plan import NICENESS
 from executor.sandbox.runtime import SandboxedRuntime
 from schemas.records import Outcome
 
@@ -137,8 +143,76 @@ def test_processors_are_left_to_others(stands: Stands, sandbox: SandboxedRuntime
     thread.join(60)
 
     # then: they get their turn, the hog its end, and all stand behind the executor
-    assert texts == [str(stands.facts["niceness"] + 5)] * 3
+    assert texts == [str(stands.facts["niceness"] + NICENESS)] * 3
     assert results[0].outcome is Outcome.TIMED_OUT
+
+
+def crowds_out(File: str) -> str:
+    """Computes in many sessions on one processor, each of which a kernel may take for somebody else; the seconds that it got."""
+    import json
+    import os
+    import time
+
+    os.sched_setaffinity(0, {json.loads(File)["processor"]})
+    until = time.monotonic() + 1.5
+    children = []
+    for _ in range(4):
+        child = os.fork()
+        if child == 0:
+            os.setsid()
+            while time.monotonic() < until:
+                pass
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+    return str(os.times().children_user + os.times().children_system)
+
+
+def left_to_another(stands: Stands, without: tuple[str, ...] = ()) -> float:
+    """The share of one processor that a process of the host's has beside crowds_out."""
+    processor = min(os.sched_getaffinity(0))
+    burn = f"import os; os.sched_setaffinity(0, {{{processor}}}); print(flush=True)\nwhile True: pass"
+    other = subprocess.Popen([sys.executable, "-c", burn], stdout=subprocess.PIPE, start_new_session=True)
+    try:
+        assert other.stdout is not None and other.stdout.readline()
+        stands.facts["processor"] = processor
+        before = seconds_of(other.pid)
+        ended = stands.run("full", crowds_out, without)
+        its = seconds_of(other.pid) - before
+    finally:
+        other.kill()
+        other.wait()
+    return its / (its + float(ended.text))
+
+
+def seconds_of(pid: int) -> float:
+    """What a process has computed (proc_pid_stat(5), fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def test_a_handler_with_many_sessions_leaves_the_processor_to_others(stands: Stands) -> None:
+    assert left_to_another(stands) > 0.6
+
+
+def sessions_count() -> bool:
+    """Whether processors are shared out by sessions here: not where control groups do it (sched(7), "The autogroup feature")."""
+    switch = Path("/proc/sys/kernel/sched_autogroup_enabled")
+    if not switch.exists() or switch.read_text().strip() == "0":
+        return False
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, group = line.split(":", 2)
+        if "cpu" in controllers.split(",") and group != "/":
+            return False
+        if not controllers and Path(f"/sys/fs/cgroup{group}/cpu.weight").exists():
+            return False
+    return True
+
+
+@pytest.mark.skipif(not sessions_count(), reason="processors are not shared out by sessions here")
+def test_a_handler_with_many_sessions_crowds_others_out_without_the_filter(stands: Stands) -> None:
+    assert left_to_another(stands, ("filter system calls",)) < 0.5
 
 
 def test_the_time_that_a_whole_tree_computed_is_told(stands: Stands, level: str) -> None:
