@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import io
 import logging
 import re
 import signal
@@ -19,6 +20,7 @@ from pathlib import Path
 import btrdb
 from btrdb.exceptions import BTrDBError
 
+from ctingress.decode_text import readable_names
 from ctingress.describe import HOOK, Described, Unreadable
 from ctingress.ingest import Ingested, Options, ingest, rfc3339
 from ctingress.pack import Packed, Received, pack
@@ -50,11 +52,13 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="ctingress-") as folder:
             packed = None  # when a folder is watched
             if arguments.watched is None:  # before all else: a wrong file is told even where nothing answers
-                given = [Received(path.name, path) for path in arguments.archive]
+                names = readable_names([path.name for path in arguments.archive])
+                given = [Received(name, path) for name, path in zip(names, arguments.archive, strict=True)]
                 packed = pack(given, Path(folder), settings.limits())
             return _with_connections(arguments, settings, packed)
     except BadArchive as error:
-        return _say(f"{arguments.archive[0].name}: {error}; nothing was written or published")
+        (first,) = readable_names([arguments.archive[0].name])
+        return _say(f"{first}: {error}; nothing was written or published")
     finally:
         traces.close()
 
@@ -113,6 +117,8 @@ def _quiet() -> None:
     """The output is for people: btrdb lets every library log to the terminal as soon as it is imported."""
     logging.getLogger().setLevel(logging.CRITICAL)
     warnings.filterwarnings("ignore", category=FutureWarning)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of another alphabet than the recorder's
 
 
 def _arguments() -> argparse.Namespace:
@@ -133,7 +139,9 @@ def _arguments() -> argparse.Namespace:
         parser.add_argument("archive", type=Path, nargs="+", help="a zip, tar or CFF file, or a CFG and its DAT file")
         parser.set_defaults(watched=None)
     parser.add_argument("--tags", type=_tags, default=(), help="comma-separated; handlers with one of them run")
-    parser.add_argument("--prefix", default="", help="put before collections, for recorders with placeholder names")
+    parser.add_argument(
+        "--prefix", type=_text, default="", help="put before collections, for recorders with placeholder names"
+    )
     parser.add_argument(
         "--timezone", type=_zone, help="of recorders that do not tell theirs: America/New_York, +02:00, -5h30"
     )
@@ -158,7 +166,15 @@ def _folder(text: str) -> Path:
 
 
 def _tags(text: str) -> tuple[str, ...]:
-    return tuple(sorted({tag.strip() for tag in text.split(",") if tag.strip()}))
+    return tuple(sorted({tag.strip() for tag in _text(text).split(",") if tag.strip()}))
+
+
+def _text(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not in UTF-8") from None
+    return text
 
 
 def _zone(text: str) -> str:

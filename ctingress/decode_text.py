@@ -40,6 +40,11 @@ def decode_names(names: Sequence[bytes]) -> list[str]:
         return [name.decode(page) for name in names]
 
 
+def readable_names(names: Sequence[str]) -> list[str]:
+    """File names as the system gives them, in which bytes that are not UTF-8 are lone surrogates -> text."""
+    return decode_names([name.encode("utf-8", "surrogateescape") for name in names])
+
+
 def _code_page(texts: Sequence[bytes]) -> str:
     """The likeliest that all texts are valid in. Only the fields that are not ASCII count: the rest would drown them."""
     fields = {field.strip(b" \t\0") for text in texts for field in re.split(rb"[,\r\n/]", text) if not field.isascii()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
-from ctingress.name import StreamName
+from ctingress.name import LONGEST, StreamName
 from ctingress.recording import Channel, Config
 
 HOOK = "ctingress.on_complete"
@@ -68,6 +68,7 @@ def notes(described: Described, channel: Channel) -> dict[str, str]:
         "index": str(channel.index),
         "phase": channel.phase,
         "circuit": channel.circuit,
+        "unit": channel.unit if len(channel.unit) > LONGEST else "",
         "ps": channel.ps,
         "station": config.station,
         "device": config.device,

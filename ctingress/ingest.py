@@ -10,7 +10,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import structlog
+
 from ctingress import announce
+from ctingress.decode_text import readable_names
 from ctingress.describe import Described, Unreadable, event, processed
 from ctingress.name import stream_names
 from ctingress.open import Archive, DataSet, Limits, open_archive
@@ -21,8 +24,11 @@ from ctingress.write import write
 from stream.broker import Producer
 from telemetry import traces
 
+log = structlog.get_logger()
+
 LAST_NS = (48 << 56) - 1
 """BTrDB's last instant."""
+_LONGEST_ERROR = 200
 
 Progress = Callable[[Described | Unreadable], None]
 
@@ -72,10 +78,10 @@ def ingest(
     """
     submitted_at = options.submitted_at or rfc3339(time.time_ns())
     request_id = str(uuid.UUID(options.request_id)) if options.request_id else str(uuid.uuid4())
-    name = options.file_name or path.name
+    (name,) = readable_names([options.file_name or path.name])
     with traces.span("ingest", kind="producer", request_id=request_id) as span:
         with open_archive(path, limits) as archive:
-            planned = [_look(data_set, options) for data_set in archive.data_sets()]
+            planned = [_plan(data_set, options) for data_set in archive.data_sets()]
             about = event(planned, name, request_id, submitted_at, options.tags)
             announce.check_size(about, largest_message)
             done = _write_all(archive, planned, options, connection, progress)
@@ -84,11 +90,25 @@ def ingest(
     return Ingested(request_id, tuple(done))
 
 
-def _look(data_set: DataSet, options: Options) -> Described | Unreadable:
+def _plan(data_set: DataSet, options: Options) -> Described | Unreadable:
+    found = _look(data_set, options)
+    return found if isinstance(found, Unreadable) else found[0]
+
+
+def _look(data_set: DataSet, options: Options) -> tuple[Described, Samples] | Unreadable:
+    """A recording, or why it cannot be read: whatever happens to one, the others go on."""
     try:
-        return _read(data_set, options)[0]
+        return _read(data_set, options)
     except BadRecording as error:
         return Unreadable(data_set.name, str(error))
+    except Exception as error:  # noqa: BLE001 # a defect of the reader, or more memory wanted than there is
+        return _unforeseen(data_set, error)
+
+
+def _unforeseen(data_set: DataSet, error: Exception) -> Unreadable:
+    log.error("a recording that the ingress does not cope with", data_set=data_set.name, exc_info=error)
+    said = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    return Unreadable(data_set.name, f"the ingress does not cope with it ({said[:_LONGEST_ERROR]})")
 
 
 def _write_all(
@@ -102,11 +122,20 @@ def _write_all(
     done: list[Described | Unreadable] = []
     for data_set, plan in zip(archive.data_sets(), planned, strict=True):
         if isinstance(plan, Described):
-            described, samples = _read(data_set, options)
-            plan = processed(described, write(connection, described, samples))
+            plan = _write_one(data_set, options, connection)
         done.append(plan)
         progress(plan)
     return done
+
+
+def _write_one(data_set: DataSet, options: Options, connection: Any) -> Described | Unreadable:
+    found = _look(data_set, options)
+    if isinstance(found, Unreadable):
+        return found
+    try:
+        return processed(found[0], write(connection, *found))
+    except MemoryError as error:
+        return _unforeseen(data_set, error)
 
 
 def _read(data_set: DataSet, options: Options) -> tuple[Described, Samples]:

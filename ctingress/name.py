@@ -40,21 +40,27 @@ def collection(config: Config, prefix: str = "") -> str:
     whole = "/".join(parts)
     if len(whole) <= LONGEST:
         return whole
-    short = "/".join(_shortened(part, _PART) for part in parts)
-    return short if len(short) <= LONGEST else _shortened(short, LONGEST)
+    short = "/".join(shortened(part, _PART) for part in parts)
+    return short if len(short) <= LONGEST else shortened(short, LONGEST)
 
 
 def unique_names(channels: Sequence[Channel]) -> tuple[str, ...]:
-    """The channels' names; one that repeats gets its channel's index appended (and its kind, should that not be enough)."""
+    """The channels' names; one that repeats gets its channel's index appended (and its kind, and a number, as far as needed)."""
     plain = [channel.name.strip() or f"{channel.kind} {channel.index}" for channel in channels]
     seen = Counter(plain)
     taken = {name for name in plain if seen[name] == 1}
+    again: Counter[str] = Counter()
     names = []
     for channel, name in zip(channels, plain, strict=True):
-        tried = [name] if seen[name] == 1 else [f"{name} {channel.index}", f"{name} {channel.kind} {channel.index}"]
-        chosen = next((t for t in tried if seen[name] == 1 or t not in taken), f"{tried[-1]} of {name}")
+        chosen = name
+        if seen[name] > 1:
+            kind = f"{name} {channel.kind} {channel.index}"
+            chosen = next((one for one in (f"{name} {channel.index}", kind) if one not in taken), f"{kind} of {name}")
+            while chosen in taken:
+                again[kind] += 1
+                chosen = f"{kind} of {name} ({again[kind] + 1})"
         taken.add(chosen)
-        names.append(_shortened(chosen, LONGEST))
+        names.append(shortened(chosen, LONGEST))
     return tuple(names)
 
 
@@ -77,7 +83,8 @@ def _escaped(text: str) -> str:
     return shown.replace("%", "%25").replace("/", "%2F") or "unnamed"
 
 
-def _shortened(text: str, longest: int) -> str:
+def shortened(text: str, longest: int) -> str:
+    """The text, or its beginning and a digest of the whole: at most longest characters, and still its own."""
     if len(text) <= longest:
         return text
     mark = "~" + hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import struct
 import tarfile
 import zipfile
 from collections.abc import Sequence
@@ -70,7 +71,8 @@ def _title(files: Sequence[Received]) -> str:
 
 
 def _zipped(files: Sequence[Received], into: Path) -> Path:
-    with zipfile.ZipFile(into, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
+    # files of before 1980 or after 2107 get the nearest date that a zip can hold
+    with zipfile.ZipFile(into, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
         for file in files:
             archive.write(file.path, PurePosixPath(file.name).name)
     return into
@@ -101,7 +103,7 @@ def _from_tar(path: Path, into: Path, limits: Limits) -> Path:
                     raise BadArchive(f"would have more than {total} bytes unpacked, which is more than is taken")
                 with archive.open(member.name, "w", force_zip64=True) as out:
                     shutil.copyfileobj(content, out, _CHUNK)
-    except (tarfile.TarError, EOFError, OSError, ValueError) as error:
+    except (tarfile.TarError, EOFError, OSError, ValueError, struct.error) as error:
         if isinstance(error, BadArchive):
             raise
         raise BadArchive(f"is a damaged tar archive: {error}") from error

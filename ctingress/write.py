@@ -13,7 +13,7 @@ import pyarrow as pa
 from btrdb.exceptions import AmbiguousStream, BTrDBError, RecycledUUID, StreamExists
 
 from ctingress.describe import Described, notes
-from ctingress.name import StreamName
+from ctingress.name import LONGEST, StreamName, shortened
 from ctingress.recording import Channel, Samples
 
 MERGE = "equal"
@@ -71,7 +71,8 @@ def _known(connection: Any, streams: Sequence[StreamName]) -> dict[UUID, Any]:
 
 
 def _stream(connection: Any, described: Described, named: StreamName, channel: Channel, known: Any) -> Any:
-    tags = {"name": named.name, "unit": channel.unit, "ingress": "comtrade", "distiller": ""}
+    unit = shortened(channel.unit, LONGEST)  # BTrDB takes no longer tag; the annotation has the whole
+    tags = {"name": named.name, "unit": unit, "ingress": "comtrade", "distiller": ""}
     wanted = notes(described, channel)
     if known is None:
         try:

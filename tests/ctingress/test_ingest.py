@@ -170,6 +170,64 @@ def test_a_name_that_repeats_has_a_stream_for_each_channel(
     assert streams["Off 2"].annotations()[0]["channel"] == "Off"
 
 
+def test_channels_of_one_name_and_number_keep_their_values_apart(
+    conn: Any, broker: MemoryBroker, make_zip: MakeZip, cfg: Cfg, prefix: str
+) -> None:
+    rows = [[1 if channel == sample else 0 for channel in range(5)] for sample in range(3)]
+    dat = "".join(f"{n},{n},10,{','.join(map(str, row))}\r\n" for n, row in enumerate(rows, 1)).encode()
+    path = make_zip({"a.cfg": cfg(statuses=["0,Off,,,0"] * 5), "a.dat": dat})
+
+    for _ in range(2):
+        run(path, conn, broker, prefix=prefix)
+
+    first, second = events(broker)
+    assert first["DataSets"][0]["Streams"][1]["Uuid"] == second["DataSets"][0]["Streams"][1]["Uuid"]
+    streams = [conn.stream_from_uuid(s["Uuid"]) for s in first["Recordings"][0]["Streams"][1:]]
+    assert [[point.value for point, _ in values_of(stream)] for stream in streams] == [
+        [row[channel] for row in rows] for channel in range(5)
+    ]
+    assert len(conn.streams_in_collection(prefix, is_collection_prefix=True)) == 6
+
+
+def test_a_unit_longer_than_btrdb_takes_is_cut_and_whole_in_the_annotation(
+    conn: Any, broker: MemoryBroker, make_zip: MakeZip, cfg: Cfg, prefix: str
+) -> None:
+    unit = "A" * 300
+    analog = f"1,IA,A,Line 4,{unit},0.5,1,0,-32767,32767,1200,5,S"
+
+    run(make_zip({"a.cfg": cfg(analogs=[analog]), "a.dat": DAT}), conn, broker, prefix=prefix)
+
+    (event,) = events(broker)
+    stream = streams_of(conn, event)["IA"]
+    assert len(stream.tags()["unit"]) == 256 and stream.tags()["unit"].startswith("A" * 200)
+    assert stream.annotations()[0]["unit"] == unit == event["Recordings"][0]["Streams"][0]["Unit"]
+
+
+def test_what_the_reader_did_not_foresee_is_the_error_of_that_recording_alone(
+    conn: Any, broker: MemoryBroker, make_zip: MakeZip, cfg: Cfg, prefix: str
+) -> None:
+    told = cfg(head="N,R,2013", tail=("1", "0,0", "0,0"))
+    path = make_zip({"a.cfg": cfg(), "a.dat": DAT, "b.cfg": told, "b.dat": DAT})
+
+    # nobody has checked this zone, which only the first recording needs
+    ingested = run(path, conn, broker, prefix=prefix, zone="Mars/Olympus")
+
+    (event,) = events(broker)
+    assert [data_set["Success"] for data_set in event["DataSets"]] == [False, True]
+    assert "does not cope with it (ZoneInfoNotFoundError: " in event["DataSets"][0]["Error"]
+    assert len(ingested.data_sets) == 2
+
+
+def test_a_file_name_that_is_not_utf_8_is_readable_in_the_event(
+    tmp_path: Path, conn: Any, broker: MemoryBroker, make_zip: MakeZip, cfg: Cfg, prefix: str
+) -> None:
+    path = make_zip({"a.cfg": cfg(), "a.dat": DAT}).rename(tmp_path / os.fsdecode(b"Umspannwerk S\xfcd.zip"))
+
+    run(path, conn, broker, prefix=prefix)
+
+    assert events(broker)[0]["File"] == "Umspannwerk Süd.zip"
+
+
 def test_values_are_in_the_cfgs_unit_and_a_missing_sample_is_no_point(
     conn: Any, broker: MemoryBroker, make_zip: MakeZip, cfg: Cfg, prefix: str
 ) -> None:
@@ -348,6 +406,20 @@ def test_the_command_says_in_one_line_that_no_kafka_answers(command: Any, make_z
 
     assert away.returncode == 1 and "127.0.0.1:1" in away.stderr and "nothing was written or published" in away.stderr
     assert len(away.stderr.splitlines()) == 1
+
+
+def test_the_command_takes_names_that_are_not_utf_8(command: Any, tmp_path: Path, cfg: Cfg) -> None:
+    pair = [tmp_path / os.fsdecode(b"S\xfcd." + kind) for kind in (b"cfg", b"dat")]
+    for path, content in zip(pair, (cfg().encode(), DAT), strict=True):
+        path.write_bytes(content)
+
+    away = command(*map(str, pair), EVENTPROC_KAFKA_REQUEST_TIMEOUT_MS="1000")
+    alone = command(str(pair[0]))
+    tags = command(str(pair[0]), "--tags", os.fsdecode(b"S\xfcd"))
+
+    assert away.returncode == 1 and "Kafka" in away.stderr and len(away.stderr.splitlines()) == 1
+    assert alone.returncode == 1 and "Süd.cfg: is one part of a recording" in alone.stderr
+    assert tags.returncode == 2 and "is not in UTF-8" in tags.stderr
 
 
 def test_the_command_says_in_one_line_that_btrdb_refuses_the_key(command: Any, make_zip: MakeZip, cfg: Cfg) -> None:

@@ -55,6 +55,16 @@ def test_an_indexed_name_that_another_channel_has_already_is_made_longer() -> No
     assert len(set(names)) == 3 and names[1] == "Off 1"
 
 
+def test_any_number_of_channels_of_one_name_and_index_have_names_of_their_own() -> None:
+    off: Any = [SimpleNamespace(name="Off", index=0, kind="status") for _ in range(5)]
+    names = unique_names(off)
+
+    assert names[:3] == ("Off 0", "Off status 0", "Off status 0 of Off"), "as they have been named before"
+    assert len(set(names)) == 5
+    assert unique_names(off) == names
+    assert len(set(unique_names([*off, *channels(names[3], names[4])]))) == 7
+
+
 def test_the_same_name_of_an_analog_and_a_status_channel_stays_apart() -> None:
     both = [*channels("X"), *channels("X", kind="status")]
 

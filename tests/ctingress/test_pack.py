@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -96,6 +97,17 @@ def test_what_cannot_be_taken_is_refused_with_what_would_be(
 def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
     with pytest.raises(BadArchive, match="there is no such file"):
         pack([Received("a.zip", tmp_path / "a.zip")], tmp_path, LIMITS)
+
+
+@pytest.mark.parametrize("year", [1971, 2200])
+def test_a_file_with_a_date_that_a_zip_cannot_hold_is_taken(tmp_path: Path, cfg: Cfg, year: int) -> None:
+    files = received(tmp_path, {"a.cfg": cfg().encode(), "a.dat": DAT})
+    for file in files:
+        os.utime(file.path, (0, (year - 1970) * 31_556_952))
+
+    packed = pack(files, tmp_path, LIMITS)
+
+    assert packed.data_sets == ("/a.cfg",)
 
 
 def test_the_packed_zip_holds_names_without_folders(tmp_path: Path, cfg: Cfg) -> None:
