@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass
 
@@ -29,6 +30,8 @@ class Sections:
 def read_cff(data: bytes) -> Sections:
     """The sections of a CFF file. Raises BadRecording naming the one that is missing or cut off."""
     texts: dict[str, str] = {}
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        data = decode_text(data).encode()
     position = 0
     header = _HEADER.search(data)
     while header is not None:

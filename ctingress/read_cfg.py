@@ -17,7 +17,11 @@ ENCODINGS = ("ASCII", "BINARY", "BINARY32", "FLOAT32")
 _REVISIONS = {"1991": 1991, "1999": 1999, "2001": 1999, "2013": 2013}  # IEC 60255-24:2001 is C37.111-1999
 _ANALOG, _ANALOG_1991 = 13, 10
 _MOST_CHANNELS = 100_000
-_BLANK = " \t\x00"
+_BLANK = " \t\x1a"
+_MICROSECONDS = 6
+_DECIMAL_COMMA = re.compile(r"[0-9]+,[0-9]+")
+_QUALITY = re.compile(r"[0-9A-F]\s*,\s*[0-3]", re.IGNORECASE)
+_CODE_BEGINS = re.compile(r"[+-]?[0-9]|(x|z|utc|gmt)\s*,", re.IGNORECASE)
 _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 
 
@@ -25,8 +29,9 @@ class _Lines:
     """The file's lines, taken one by one; fields are trimmed. Blank lines count where a line may be blank, else they are passed over."""
 
     def __init__(self, text: str) -> None:
-        lines = list(enumerate(re.split(r"\r\n|\n|\r", text), 1))
-        while lines and not lines[-1][1].strip(_BLANK + "\x1a"):
+        # names of a fixed width are filled up with NUL, which no database takes
+        lines = list(enumerate(re.split(r"\r\n|\n|\r", text.replace("\0", " ")), 1))
+        while lines and not lines[-1][1].strip(_BLANK):
             lines.pop()
         if len(lines) > 3 and not any(line.strip(_BLANK) for _, line in lines[1::2]):
             lines = lines[::2]  # line ends that a transfer has doubled: CR CR LF
@@ -71,13 +76,13 @@ def read_cfg(text: str) -> Config:
     channels += [_status(lines, position, revision) for position in range(1, statuses + 1)]
     frequency = _frequency(lines)
     rates = _rates(lines)
-    start, trigger = read_instants(lines, revision)
+    instants = read_instants(lines, revision)
     encoding = lines.take("file type")[0].upper()
     if encoding not in ENCODINGS:
         raise field_error(lines.number, 1, "file type", encoding, "one of " + ", ".join(ENCODINGS))
     multiplier = _multiplier(lines)
-    codes = _time_codes(lines) if revision == 2013 else []
-    quality = _optional(lines, "time quality, leap second") if revision == 2013 else []
+    codes = _time_codes(lines, revision)
+    quality = _quality(lines, revision, codes)
     return Config(
         station=station,
         device=device,
@@ -86,10 +91,11 @@ def read_cfg(text: str) -> Config:
         line_frequency_hz=frequency,
         rates=rates,
         total_samples=rates[-1].end_sample if rates else None,
-        start_local_ns=start,
-        trigger_local_ns=trigger,
+        start_local_ns=instants.start_ns,
+        trigger_local_ns=instants.trigger_ns,
         encoding=encoding,
         time_multiplier=multiplier,
+        stamp_unit_ns=1 if revision == 2013 and instants.decimals > _MICROSECONDS else 1000,
         time_code=codes[0] or None if codes else None,
         local_code=codes[1] or None if len(codes) > 1 else None,
         time_quality=quality[0] or None if quality else None,
@@ -111,17 +117,17 @@ def _head(lines: _Lines) -> tuple[str, str, int]:
 
 def _counts(lines: _Lines) -> tuple[int, int]:
     fields = lines.take("numbers of channels")
-    found = {"A": 0, "D": 0}
-    for position, text in enumerate(fields[1:], 2):
-        match = re.fullmatch(r"([0-9]{1,9})\s*([AaDd])", text)
-        if match is not None:
-            found[match.group(2).upper()] = int(match.group(1))
-        elif text:
-            raise field_error(lines.number, position, "number of channels", text, "like 7A or 3D")
+    found: dict[str, int] = {}
+    for position, text in enumerate(fields, 1):
+        match = re.fullmatch(r"([0-9]{1,9})\s*([AD])", text.upper())
+        if match is not None and match.group(2) not in found:
+            found[match.group(2)] = int(match.group(1))
+        elif text and position > 1:  # the first is the total, which the others tell better
+            raise field_error(lines.number, position, "number of channels", text, "like 7A or 3D, once each")
     if not 0 < sum(found.values()) <= _MOST_CHANNELS:
         text = ",".join(fields)
         raise field_error(lines.number, 1, "number of channels", text, f"1 to {_MOST_CHANNELS}, as in 10,7A,3D")
-    return found["A"], found["D"]
+    return found.get("A", 0), found.get("D", 0)
 
 
 def _analog(lines: _Lines, position: int, revision: int) -> Channel:
@@ -135,11 +141,16 @@ def _analog(lines: _Lines, position: int, revision: int) -> Channel:
     numbers = fields[-tail:]
     at = len(fields) - tail + 1  # the number of the field that holds a; a name with commas moves it
     name, phase, circuit, unit = lines.joined(1, len(fields) - tail - 3), *fields[-tail - 3 : -tail]
+    if len(fields) > tail + 5 and _NUMBER.fullmatch(unit):  # too many fields, and a number too early
+        right = "a unit; decimals come after a point, not a comma, which begins the next field"
+        raise field_error(line, at - 1, "unit", unit, right)
     primary = _number(line, at + 5, "primary", numbers[5], 1.0) if tail == 8 else 1.0
     secondary = _number(line, at + 6, "secondary", numbers[6], 1.0) if tail == 8 else 1.0
     ps = numbers[7].upper() if tail == 8 else ""
     if ps not in ("", "P", "S"):
         raise field_error(line, at + 7, "primary or secondary", numbers[7], "P or S")
+    if secondary and not math.isfinite(primary / secondary):
+        raise field_error(line, at + 6, "secondary", numbers[6], f"a divisor of the primary, {numbers[5]}")
     return Channel(
         index=_index(fields[0], position),
         kind="analog",
@@ -169,7 +180,7 @@ def _numbers_at_end(fields: list[str], revision: int) -> int:
         return 8
     while len(fields) > _ANALOG_1991 and not fields[-1]:
         fields.pop()
-    if len(fields) >= _ANALOG - 1 and _scaled(fields[-7:]):
+    if len(fields) >= _ANALOG - 1 and _scaled(fields[-7:]) and not (revision == 1991 and _out_of_order(fields[-7:])):
         fields.append("")  # PS is left out
         return 8
     return 5 if len(fields) <= _ANALOG_1991 or revision == 1991 else 8
@@ -178,6 +189,12 @@ def _numbers_at_end(fields: list[str], revision: int) -> int:
 def _scaled(fields: Sequence[str]) -> bool:
     """Whether fields are numbers, a and b not left out."""
     return all(fields[:2]) and all(not text or _NUMBER.fullmatch(text) for text in fields)
+
+
+def _out_of_order(fields: Sequence[str]) -> bool:
+    """Whether a, b, skew, minimum, maximum, primary, secondary cannot be these: a form of 1991 that decimal commas have made longer."""
+    low, high, primary = (float(text or 0) for text in fields[3:6])
+    return primary < 0 or (bool(fields[3] and fields[4]) and low > high)
 
 
 def _status(lines: _Lines, position: int, revision: int) -> Channel:
@@ -224,20 +241,29 @@ def _limit(line: int, field: int, what: str, text: str) -> float | None:
 def _frequency(lines: _Lines) -> float | None:
     # a blank line is a frequency left out when the number of rates follows it, of which the next line has the first
     left_out = lines.blank() and "," in lines.ahead(2)
-    text = lines.take("line frequency", may_be_blank=left_out)[0]
-    text = re.sub(r"\s*Hz$", "", text, flags=re.IGNORECASE)
+    fields = lines.take("line frequency", may_be_blank=left_out)
+    if _DECIMAL_COMMA.fullmatch(",".join(fields)):
+        raise field_error(lines.number, 1, "line frequency", ",".join(fields), "a number, its decimals after a point")
+    text = re.sub(r"\s*Hz$", "", fields[0], flags=re.IGNORECASE)
     return _number(lines.number, 1, "line frequency", text, None) if text else None
 
 
 def _rates(lines: _Lines) -> tuple[Rate, ...]:
-    text = lines.take("number of sample rates")[0]
-    if not re.fullmatch(r"[0-9]{1,5}", text):
-        raise field_error(lines.number, 1, "number of sample rates", text, "a whole number")
+    fields = lines.take("number of sample rates")
+    text = fields[0]
+    rates: list[Rate] = []
+    if any(fields[1:]) and is_instant(lines.ahead()):
+        return (_rate(lines.number, fields),)  # the number is left out, and this is the only rate
+    if any(fields[1:]) or not re.fullmatch(r"[0-9]{1,5}", text):
+        raise field_error(
+            lines.number, 1, "number of sample rates", ",".join(fields), "a whole number, alone in its line"
+        )
     if int(text) == 0 and is_instant(lines.ahead()):
         return ()  # without the line that the standard wants after 0
-    rates: list[Rate] = []
     for _ in range(max(int(text), 1)):
         fields = lines.take("sample rate, last sample")
+        if int(text) == 0 and fields[:2] == ["0", "0"]:
+            return ()  # how many samples there are is not told either
         rate = _rate(lines.number, fields)
         if rates and rate.end_sample <= rates[-1].end_sample:
             right = f"more than the {rates[-1].end_sample} of the rate before"
@@ -249,6 +275,9 @@ def _rates(lines: _Lines) -> tuple[Rate, ...]:
 def _rate(line: int, fields: Sequence[str]) -> Rate:
     if len(fields) < 2:
         raise BadRecording(f"line {line}: has {len(fields)} field; it should have a sample rate and its last sample")
+    if any(fields[2:]):
+        right = "left out: a line has one rate and its last sample, decimals after a point"
+        raise field_error(line, 3, "after the last sample", fields[2], right)
     hz, end = _exact(fields[0]), _exact(fields[1])
     if hz is None or not (hz == 0 or Decimal("1e-6") <= hz <= 10**9):
         raise field_error(line, 1, "sample rate", fields[0], "a number of Hz from 0.000001 to 10^9, or 0")
@@ -266,25 +295,65 @@ def _exact(text: str) -> Decimal | None:
 
 
 def _multiplier(lines: _Lines) -> str:
-    if "," in lines.ahead():  # left out, or blank: the time codes follow
+    first = lines.ahead()
+    if "," in first and (lines.blank() or _codes_follow(lines)):  # blank, or left out
         if lines.blank():
             lines.take("time stamp multiplier", may_be_blank=True)
         return "1"
-    text = lines.take("time stamp multiplier")[0] if lines.ahead() else ""
+    if not first or ("," in first and not first[0].isdecimal()):
+        return "1"
+    text = ",".join(lines.take("time stamp multiplier")).strip(",")
     if not text:
         return "1"
     number = _exact(text)
     if number is None or not Decimal("1e-12") <= number < 10**12:
-        raise field_error(lines.number, 1, "time stamp multiplier", text, "a positive number")
+        raise field_error(
+            lines.number, 1, "time stamp multiplier", text, "a positive number, its decimals after a point"
+        )
     return format(number, "f")
 
 
-def _time_codes(lines: _Lines) -> list[str]:
-    fields = _optional(lines, "time code, local code")
-    code = fields[0] if fields else ""
-    if code and code.lower() != "x" and offset_seconds(code) is None:
-        raise field_error(lines.number, 1, "time code", code, "an offset like 0, -4 or -5h30, or x")
+def _codes_follow(lines: _Lines) -> bool:
+    """Whether the next line has the time codes, and not a multiplier with a decimal comma, which may look like them: 0,5."""
+    line, after = lines.ahead(), lines.ahead(2)
+    if not _are_codes(line):
+        return False
+    likely = not _DECIMAL_COMMA.fullmatch(line) or not line.strip("0,")
+    return likely or (bool(_QUALITY.fullmatch(after)) and not _are_codes(after))
+
+
+def _are_codes(line: str) -> bool:
+    fields = [field.strip(_BLANK) for field in line.split(",")]
+    return len(fields) == 2 and all(map(_is_code, fields))
+
+
+def _is_code(text: str) -> bool:
+    return text.lower() in ("", "x") or offset_seconds(text) is not None
+
+
+def _time_codes(lines: _Lines, revision: int) -> list[str]:
+    """Time code and local code, which the older revisions do not know; there another line may follow, and is passed over."""
+    if revision != 2013:
+        quality = _QUALITY.fullmatch(lines.ahead(2)) is not None
+        line = lines.ahead()
+        if line.count(",") != 1 or not (quality or (_CODE_BEGINS.match(line) and not _DECIMAL_COMMA.fullmatch(line))):
+            return []
+        fields = lines.take("time code, local code")
+    else:
+        fields = _optional(lines, "time code, local code")
+    if any(fields[2:]):
+        raise field_error(lines.number, 3, "after the local code", fields[2], "left out: a line has two codes")
+    for position, (what, code) in enumerate(zip(("time code", "local code"), fields, strict=False), 1):
+        if not _is_code(code):
+            right = "an offset like 0, -4, -5h30, -0500 or +01:00, UTC, or x"
+            raise field_error(lines.number, position, what, code, right)
     return fields
+
+
+def _quality(lines: _Lines, revision: int, codes: Sequence[str]) -> list[str]:
+    if revision != 2013 and not (codes and _QUALITY.fullmatch(lines.ahead())):
+        return []
+    return _optional(lines, "time quality, leap second")
 
 
 def _optional(lines: _Lines, what: str) -> list[str]:

@@ -11,7 +11,7 @@ from decimal import Decimal, InvalidOperation
 import numpy as np
 import numpy.typing as npt
 
-from ctingress.recording import Config, Samples
+from ctingress.recording import Channel, Config, Samples
 from ctingress.refuse import BadRecording, field_error
 from ctingress.when import Stamps, sample_offsets
 
@@ -20,7 +20,8 @@ Floats = npt.NDArray[np.float64]
 _KINDS = {"BINARY": "<i2", "BINARY32": "<i4", "FLOAT32": "<f4"}
 _BLANK = " \t\x00\x1a"
 _ROWS_AT_ONCE = 20_000
-_MISSING_ASCII = 99999.0
+_MISSING_1991, _MISSING_1999 = 999999.0, 99999.0
+_LARGEST_1999 = 99998.0
 _MOST_DECIMALS = 9
 _MISSING_STAMP = 0xFFFFFFFF
 _MISSING_FLOAT = np.float32(-3.4028234663852886e38)
@@ -29,21 +30,26 @@ _MISSING_FLOAT = np.float32(-3.4028234663852886e38)
 def read_dat(data: bytes, config: Config) -> Samples:
     """The samples of a DAT file, scaled, in the config's order of channels. Raises BadRecording naming line or byte."""
     values, stamps = _ascii(data, config) if config.encoding == "ASCII" else _binary(data, config)
+    if not len(stamps.counts):
+        raise BadRecording("the DAT file holds no sample")
     if config.total_samples is not None and len(stamps.counts) < config.total_samples:
         raise BadRecording(
             f"the DAT file holds {len(stamps.counts)} samples; by the CFG file there should be {config.total_samples}: it is cut off"
         )
-    analogs = [channel for channel in config.channels if channel.kind == "analog"]
     with np.errstate(over="ignore", invalid="ignore"):
-        for row, channel in zip(values, analogs, strict=False):
+        for row, channel in zip(values, _analogs(config), strict=False):
             row *= channel.a
             row += channel.b
             row[~np.isfinite(row)] = np.nan
     return Samples(values, sample_offsets(config, stamps))
 
 
+def _analogs(config: Config) -> list[Channel]:
+    return [channel for channel in config.channels if channel.kind == "analog"]
+
+
 def _split(config: Config) -> tuple[int, int]:
-    analogs = sum(channel.kind == "analog" for channel in config.channels)
+    analogs = len(_analogs(config))
     return analogs, len(config.channels) - analogs
 
 
@@ -87,7 +93,7 @@ def _missing(raw: npt.NDArray[np.generic], config: Config) -> npt.NDArray[np.boo
 
 
 def _unwrapped(stamps: npt.NDArray[np.int64], absent: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
-    """32 bits of microseconds run over after 71 minutes."""
+    """32 bits of microseconds run over after 71 minutes, of nanoseconds after four seconds."""
     there = np.flatnonzero(~absent)
     steps = np.diff(stamps[there], prepend=stamps[there[:1]])
     result = stamps.copy()
@@ -97,7 +103,8 @@ def _unwrapped(stamps: npt.NDArray[np.int64], absent: npt.NDArray[np.bool_]) -> 
 
 def _ascii(data: bytes, config: Config) -> tuple[Floats, Stamps]:
     analogs, statuses = _split(config)
-    text = data.decode(
+    missing = [_sentinel(channel, config.revision) for channel in _analogs(config)]
+    text = data.removeprefix(codecs.BOM_UTF8).decode(
         "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin-1", "replace"
     )
     rows = ((number, line) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1) if line.strip(_BLANK))
@@ -108,10 +115,11 @@ def _ascii(data: bytes, config: Config) -> tuple[Floats, Stamps]:
         numbers, columns = _columns(taken, analogs, statuses)
         lines += numbers
         stamps += columns[1]
-        block = [_analog(numbers, column, 3 + i, config) for i, column in enumerate(columns[2 : 2 + analogs])]
+        block = [_analog(numbers, column, 3 + i, missing[i]) for i, column in enumerate(columns[2 : 2 + analogs])]
         block += [_status(numbers, column, 3 + analogs + i) for i, column in enumerate(columns[2 + analogs :])]
         blocks.append(np.array(block))
-    return np.concatenate(blocks, axis=1), _stamps(lines, stamps)
+    values = np.concatenate(blocks, axis=1) if blocks else np.empty((analogs + statuses, 0), np.float64)
+    return values, _stamps(lines, stamps)
 
 
 def _columns(rows: Sequence[tuple[int, str]], analogs: int, statuses: int) -> tuple[list[int], list[tuple[str, ...]]]:
@@ -127,6 +135,9 @@ def _columns(rows: Sequence[tuple[int, str]], analogs: int, statuses: int) -> tu
                 f"DAT line {number} has {len(fields)} fields; it should have {width} "
                 f"(number, time stamp, {analogs} analog, {statuses} status)"
             )
+        if "_" in line:  # in a number it means something to Python only
+            position = next(at for at, field in enumerate(fields, 1) if "_" in field)
+            raise _in_dat(number, position, "value", fields[position - 1], "a number")
         numbers.append(number)
         table.append(fields)
     if any(sign in line for _, line in rows for sign in _BLANK):
@@ -155,14 +166,24 @@ def _stamps(lines: Sequence[int], texts: Sequence[str]) -> Stamps:
     )
 
 
-def _analog(lines: Sequence[int], texts: Sequence[str], field: int, config: Config) -> Floats:
+def _sentinel(channel: Channel, revision: int) -> float | None:
+    """What stands for a missing value, beside the empty field: 999999 (C37.111-1991, 6.3.4), 99999 (1999, 6.3), nothing (2013, 8.4).
+
+    A channel of 2013 that names the limit of 1999 keeps to its sentinel too: 99999 is no value that it could have.
+    """
+    if revision == 1991:
+        return _MISSING_1991
+    return _MISSING_1999 if revision == 1999 or channel.maximum == _LARGEST_1999 else None
+
+
+def _analog(lines: Sequence[int], texts: Sequence[str], field: int, missing: float | None) -> Floats:
     try:
         values = np.array([float(text or "nan") for text in texts], np.float64)
     except ValueError:
         line, text = next(one for one in zip(lines, texts, strict=True) if one[1] and not _is_number(one[1]))
         raise _in_dat(line, field, "analog value", text, "a number") from None
-    if config.revision != 1991:
-        values[values == _MISSING_ASCII] = np.nan
+    if missing is not None:
+        values[values == missing] = np.nan
     return values
 
 

@@ -27,6 +27,18 @@ class Lines(Protocol):
 
 
 @dataclass(frozen=True)
+class Instants:
+    """start_ns, trigger_ns: first sample and trigger in ns since 1970-01-01T00:00:00 of the recorder's clock; None: no trigger is told.
+
+    decimals: how many the more exact of the two has in its seconds.
+    """
+
+    start_ns: int
+    trigger_ns: int | None
+    decimals: int
+
+
+@dataclass(frozen=True)
 class _Written:
     """A line as it stands. numbers: the first two of the date, in the order in which they are written; None: an ISO date."""
 
@@ -37,10 +49,11 @@ class _Written:
     numbers: tuple[int, int]
     iso: bool
     clock_ns: int
+    decimals: int
 
 
-def read_instants(lines: Lines, revision: int) -> tuple[int, int | None]:
-    """First sample and trigger in ns since 1970-01-01T00:00:00 of the recorder's clock; None: no trigger is told.
+def read_instants(lines: Lines, revision: int) -> Instants:
+    """Takes both lines.
 
     1991 writes the month first, later revisions the day. Where that makes no date of one of the lines and the other order makes
     dates of both, the recorder has the other order. Raises BadRecording naming line and field.
@@ -52,7 +65,8 @@ def read_instants(lines: Lines, revision: int) -> tuple[int, int | None]:
     month_first = revision == 1991
     if not all(_date(one, month_first) for one in both) and all(_date(one, not month_first) for one in both):
         month_first = not month_first
-    return _ns(start, month_first, revision), None if trigger is None else _ns(trigger, month_first, revision)
+    trigger_ns = None if trigger is None else _ns(trigger, month_first, revision)
+    return Instants(_ns(start, month_first, revision), trigger_ns, max(one.decimals for one in both))
 
 
 def is_instant(line: str) -> bool:
@@ -82,10 +96,12 @@ def _take(lines: Lines, what: str, revision: int) -> _Written | None:
             year += 1900 if year >= 70 else 2000
     else:
         raise field_error(lines.number, 1, f"date of {what}", text, _form(revision))
-    return _Written(lines.number, what, text, year, numbers, iso is not None, _clock(lines.number, what, clock))
+    clock_ns, decimals = _clock(lines.number, what, clock)
+    return _Written(lines.number, what, text, year, numbers, iso is not None, clock_ns, decimals)
 
 
-def _clock(line: int, what: str, text: str) -> int:
+def _clock(line: int, what: str, text: str) -> tuple[int, int]:
+    """ns since midnight, and the number of decimals."""
     found = _CLOCK.fullmatch(text)
     if found is None:
         raise field_error(line, 2, f"time of {what}", text, "hh:mm:ss with up to nine decimals")
@@ -93,7 +109,8 @@ def _clock(line: int, what: str, text: str) -> int:
     # 60: a leap second, which POSIX time has not; it is the next minute's first
     if hours > 24 or minutes > 59 or seconds > 60 or (hours == 24 and (minutes or seconds)):
         raise field_error(line, 2, f"time of {what}", text, "a time of day")
-    return (hours * 3600 + minutes * 60 + seconds) * NS + int((found[4] or "").ljust(9, "0")[:9])
+    fraction = found[4] or ""
+    return (hours * 3600 + minutes * 60 + seconds) * NS + int(fraction.ljust(9, "0")[:9]), len(fraction)
 
 
 def _date(written: _Written, month_first: bool) -> date | None:

@@ -52,7 +52,8 @@ class Config:
     """A CFG file. start_local_ns, trigger_local_ns: as written, in ns since 1970-01-01T00:00:00 of the recorder's clock;
     no trigger: None.
 
-    time_code: as the 2013 revision writes it (-5h30), or None; rates: empty when samples carry time stamps only.
+    time_code: as the 2013 revision writes it (-5h30), or None; rates: empty when samples carry time stamps only;
+    stamp_unit_ns: of the DAT file's time stamps, before the multiplier (C37.111-2013, 8.4).
     """
 
     station: str
@@ -66,6 +67,7 @@ class Config:
     trigger_local_ns: int | None
     encoding: str
     time_multiplier: str = "1"
+    stamp_unit_ns: int = 1000
     time_code: str | None = None
     local_code: str | None = None
     time_quality: str | None = None

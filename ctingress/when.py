@@ -19,14 +19,15 @@ NS = 1_000_000_000
 _INT64 = 1 << 63
 LONGEST_NS = 1 << 62
 """Longer than from BTrDB's first instant to its last."""
-_OFFSET = re.compile(r"([+-]?)([0-9]{1,2})(?:h([0-9]{0,2})|:([0-9]{2}))?")
+_OFFSET = re.compile(r"([+-]?)([0-9]{1,2})(?:h([0-9]{0,2})|:([0-9]{2}))?|([+-]?)([0-9]{2})([0-9]{2})")
+_UTC = ("z", "utc", "gmt")
 
 Offsets = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Stamps:
-    """A DAT file's time stamps, one per sample. counts: in 10^-decimals microseconds, before the multiplier; -1: none."""
+    """A DAT file's time stamps, one per sample. counts: in 10^-decimals of the config's unit, before the multiplier; -1: none."""
 
     counts: Offsets
     decimals: int = 0
@@ -78,17 +79,17 @@ def _stamped(config: Config, stamps: Stamps, begin: int, end: int) -> Offsets:
     missing = np.flatnonzero(counts < 0)
     if len(missing):
         raise BadRecording(
-            f"sample {begin + int(missing[0]) + 1} has no time stamp that could be one, and the sample rate is 0: "
+            f"DAT sample {begin + int(missing[0]) + 1} has no time stamp that could be one, and the sample rate is 0: "
             "when it was taken is not known"
         )
-    scale = Fraction(config.time_multiplier) * 1000 / 10**stamps.decimals
+    scale = Fraction(config.time_multiplier) * config.stamp_unit_ns / 10**stamps.decimals
     largest = int(counts.max(initial=0))
     if largest * scale > LONGEST_NS:
         raise BadRecording(
-            f"sample {begin + int(counts.argmax()) + 1} stands {float(largest * scale / NS):g} s after the first by its time stamp "
+            f"DAT sample {begin + int(counts.argmax()) + 1} stands {float(largest * scale / NS):g} s after the first by its time stamp "
             "and the multiplier: longer than BTrDB has room for"
         )
-    if largest * scale.numerator >= _INT64:
+    if max(largest, 1) * scale.numerator >= _INT64 or scale.denominator >= _INT64:
         return np.array([int(one) * scale.numerator // scale.denominator for one in counts], np.int64)
     return np.asarray(counts * scale.numerator // scale.denominator, np.int64)
 
@@ -115,14 +116,17 @@ def start_utc_ns(config: Config, name: str, option: str | None) -> tuple[int, st
 
 
 def offset_seconds(text: str) -> int | None:
-    """'-4', '+10', '-5h30', '+02:00', '0' -> seconds east of UTC; None for anything else, as 'x' (not applicable)."""
-    found = _OFFSET.fullmatch(text.strip().lower())
+    """'-4', '+10', '-5h30', '+02:00', '-0500', '0', 'UTC', 'Z' -> seconds east of UTC; None for anything else, as 'x' (not applicable)."""
+    code = text.strip().lower()
+    if code in _UTC:
+        return 0
+    found = _OFFSET.fullmatch(code)
     if found is None:
         return None
-    hours, minutes = int(found.group(2)), int(found.group(3) or found.group(4) or 0)
+    hours, minutes = int(found[2] or found[6]), int(found[3] or found[4] or found[7] or 0)
     if hours > 15 or minutes > 59:
         return None
-    return (-1 if found.group(1) == "-" else 1) * (hours * 3600 + minutes * 60)
+    return (-1 if "-" in code else 1) * (hours * 3600 + minutes * 60)
 
 
 def check_zone(text: str) -> str:

@@ -216,11 +216,91 @@ def test_several_rates_and_none(cfg: Any) -> None:
         ({"head": "N,R,2013", "tail": ("1", "EST,0", "0,0")}, "line 12, field 1 \\(time code\\): is 'EST'"),
         ({"tail": ("1e-999999",)}, "line 11, field 1 \\(time stamp multiplier\\)"),
         ({"tail": ("none",)}, "line 11, field 1 \\(time stamp multiplier\\)"),
+        ({"tail": ("0,5",)}, "line 11, field 1 \\(time stamp multiplier\\): is '0,5'; .* decimals after a point"),
+        (
+            {"head": "N,R,2013", "tail": ("1,0", "-4,-4", "B,0")},
+            "line 11, field 1 \\(time stamp multiplier\\): is '1,0'",
+        ),
+        ({"head": "N,R,2013", "tail": ("1", "-5h30,EST", "0,0")}, "line 12, field 2 \\(local code\\): is 'EST'"),
+        ({"head": "N,R,2013", "tail": ("1", "-5h99,x", "0,0")}, "line 12, field 1 \\(time code\\): is '-5h99'"),
+        ({"head": "N,R,2013", "tail": ("1", "-5,5,-5,5", "0,0")}, "line 12, field 3 \\(after the local code\\)"),
+        ({"tail": ("1", "-5h99,x", "B,3")}, "line 12, field 1 \\(time code\\): is '-5h99'"),
+        ({"tail": ("1", "-5h30,EST")}, "line 12, field 2 \\(local code\\): is 'EST'"),
+        ({"frequency": "59,94"}, "line 5, field 1 \\(line frequency\\): is '59,94'"),
+        ({"rates": ["1", "1000,5,300"]}, "line 7, field 3 \\(after the last sample\\): is '300'"),
+        ({"rates": ["1000,3", "500,6"]}, "line 6, field 1 \\(number of sample rates\\): is '1000,3'"),
+        ({"analogs": ["1,IA,A,Line 4,A,1,1,0,-1,1,1e300,1e-300,S"]}, "line 3, field 12 \\(secondary\\)"),
     ],
 )
 def test_what_is_wrong_is_refused_with_line_and_field(cfg: Any, changes: dict[str, Any], error: str) -> None:
     with pytest.raises(BadRecording, match=error):
         read_cfg(cfg(**changes))
+
+
+@pytest.mark.parametrize(
+    ("head", "line", "unit_at"),
+    [
+        ("N,R,1999", "1,IA,A,,A,0,123,0,0,-32767,32767,1000,5,P", 6),
+        ("N,R,1999", "1,IA,A,,A,0,123,0,0,-32767,32767,1000,5", 6),
+        ("N,R,1999", "1,IA,A,,A,0,123,0,5,0,-32767,32767,1000,5,P", 7),
+        ("N,R,1999", "1,IA,A,,A,1,0,0,-32767,32767,1000,0,5,0,P", 7),
+        ("N,R", "1,IA,A,,A,0,123,0,0,-32767,32767", 6),
+        ("N,R", "1,IA,A,,A,0,123,0,5,0,-32767,32767", 7),
+        ("N,R,2013", "1,IA, east,A,,A,0,123,0,0,-1,1,1,1,P", 7),
+    ],
+)
+def test_numbers_with_decimal_commas_are_refused_not_read_as_others(
+    cfg: Any, head: str, line: str, unit_at: int
+) -> None:
+    with pytest.raises(BadRecording, match=rf"line 3, field {unit_at} \(unit\): is .* decimals come after a point"):
+        read_cfg(cfg(head=head, analogs=[line], start="01/01/2020,00:00:00"))
+
+
+@pytest.mark.parametrize("unit", ["1", "", "%", "p.u."])
+def test_a_unit_may_be_a_number_where_nothing_else_is_wrong(cfg: Any, unit: str) -> None:
+    line = f"1,IA,A,Line 4,{unit},0.5,1,0,-32767,32767,1200,5,S"
+    assert read_cfg(cfg(analogs=[line])).channels[0].unit == unit
+
+
+@pytest.mark.parametrize(
+    ("tail", "codes"),
+    [
+        (("1", "-5h30,-5h30", "B,3"), ("-5h30", "-5h30", "B", "3")),
+        (("1", "0,0", "0,0"), ("0", "0", "0", "0")),
+        (("1", "Z,x"), ("Z", "x", None, None)),
+        (("1", "-0500,+01:00", ""), ("-0500", "+01:00", None, None)),
+        (("-4,-4", "4,0"), ("-4", "-4", "4", "0")),
+        (("1", "made by,a program"), (None, None, None, None)),
+        (("1", "17,4"), (None, None, None, None)),
+        (("1",), (None, None, None, None)),
+    ],
+)
+@pytest.mark.parametrize("head", ["N,R", "N,R,1999"])
+def test_the_time_codes_of_2013_are_read_in_a_file_of_an_older_revision(
+    cfg: Any, head: str, tail: tuple[str, ...], codes: tuple[str | None, ...]
+) -> None:
+    config = read_cfg(cfg(head=head, tail=tail))
+    assert (config.time_code, config.local_code, config.time_quality, config.leap_second) == codes
+    assert config.time_multiplier == "1"
+
+
+@pytest.mark.parametrize("counts", ["2,1A,1D", "2, 1 a , 1 d", "9,1D,1A,", "1A,1D", ",1A,1D"])
+def test_channels_are_counted_however_their_numbers_are_written(cfg: Any, counts: str) -> None:
+    assert [c.kind for c in read_cfg(cfg().replace("2,1A,1D", counts)).channels] == ["analog", "status"]
+
+
+def test_numbers_of_channels_that_contradict_each_other_are_refused(cfg: Any) -> None:
+    with pytest.raises(BadRecording, match="line 2, field 3 \\(number of channels\\): is '2A'"):
+        read_cfg(cfg().replace("2,1A,1D", "2,1A,2A"))
+
+
+def test_an_end_of_file_mark_may_stand_in_the_last_line(cfg: Any) -> None:
+    assert read_cfg(cfg().rstrip() + "\x1a") == read_cfg(cfg())
+
+
+def test_the_number_of_rates_may_be_left_out_before_the_only_one(cfg: Any) -> None:
+    assert read_cfg(cfg(rates=["1000,3"])).rates == read_cfg(cfg(rates=["1", "1000,3"])).rates
+    assert read_cfg(cfg(rates=["0", "0,0"])).rates == ()
 
 
 @pytest.mark.parametrize("lines", range(1, 10))

@@ -35,19 +35,23 @@ def test_ascii_values_are_scaled_and_missing_ones_are_not_a_number(cfg: Any) -> 
     assert samples.missing == 2
 
 
-def test_in_1991_99999_is_a_value(cfg: Any) -> None:
-    config = read_cfg(
-        cfg(
-            head="N,R",
-            analogs=["1,IA,A,,A,1,0,0,-99999,99998"],
-            statuses=["1,T,0"],
-            start="06/10/2020,00:00:00",
-            trigger="06/10/2020,00:00:00",
-            tail=(),
-            rates=["1", "1000,2"],
-        )
-    )
-    assert read_dat(b"1,0,99999,0\n2,1,,0\n", config).values[0].tolist()[0] == 99999.0
+@pytest.mark.parametrize(
+    ("head", "limits", "missing"),
+    [
+        ("N,R", "-99999,99998", "999999"),
+        ("N,R,1999", "-99999,99998", "99999"),
+        ("N,R,1999", "-32767,32767", "99999"),
+        ("N,R,2013", "-2147483647,2147483647", ""),
+        ("N,R,2013", "-99999,99998", "99999"),
+    ],
+)
+def test_each_revision_has_its_own_sentinel_for_a_missing_value(cfg: Any, head: str, limits: str, missing: str) -> None:
+    analog = f"1,IA,A,,A,1,0,0,{limits},1,1,P"
+    config = read_cfg(cfg(head=head, analogs=[analog], statuses=[], rates=["1", "1000,3"], start="06/10/2020,00:00:00"))
+    data = b"1,0,99999\n2,1,999999\n3,2,\n"
+    values = read_dat(data, config).values[0]
+    wanted = ["nan" if text in (missing, "") else f"{text}.0" for text in ("99999", "999999", "")]
+    assert list(map(str, values.tolist())) == wanted
 
 
 @pytest.mark.parametrize(
@@ -94,6 +98,11 @@ def test_binary_time_stamps_that_run_over_go_on(cfg: Any) -> None:
         (b"1,0,10\r\n", "DAT line 1 has 3 fields; it should have 4"),
         (b"1,0,10,0\r\n2,0,ten,0\r\n", "DAT line 2, field 3 \\(analog value\\): is 'ten'"),
         (b"1,0,10,2\r\n", "DAT line 1, field 4 \\(status\\): is '2'; it should be 0 or 1"),
+        (b"1,0,1_0,0\r\n", "DAT line 1, field 3 \\(value\\): is '1_0'; it should be a number"),
+        (b"1,0,0,5,0\r\n", "DAT line 1 has 5 fields; it should have 4"),
+        (b"\t\r\n", "the DAT file holds no sample"),
+        (b"\xff\xfe", "the DAT file holds no sample"),
+        (b"\xef\xbb\xbf\r\n", "the DAT file holds no sample"),
     ],
 )
 def test_ascii_that_is_wrong_is_refused_with_line_and_field(cfg: Any, data: bytes, error: str) -> None:
@@ -173,6 +182,17 @@ def test_generated_recordings_are_read_as_the_oracle_reads_them(tmp_path: Path, 
 def test_cff_files_are_read_as_the_oracle_reads_them(tmp_path: Path, encoding: str) -> None:
     fault_archive(tmp_path / "a.zip", encoding=encoding, cff=True)
     compare_with_oracle(tmp_path / "a.zip", tmp_path)
+
+
+@pytest.mark.parametrize("decimals", [6, 9])
+def test_time_stamps_of_an_irregular_recording_are_read_as_the_oracle_reads_them(cfg: Any, decimals: int) -> None:
+    instant = f"10/06/2020,22:59:10.{'5' * decimals}"
+    text = cfg(head="N,R,2013", rates=["0", "0,3"], start=instant, trigger=instant, tail=("2", "0,0", "0,0"))
+    data = "1,0,10,0\r\n2,1500,20,1\r\n3,4000,30,0\r\n"
+    oracle = comtrade.Comtrade(ignore_warnings=True)
+    oracle.read(text, data)
+    seconds = read_dat(data.encode(), read_cfg(text)).offsets_ns / 1e9
+    assert np.allclose(seconds, list(oracle.time), rtol=1e-6, atol=0)
 
 
 @pytest.mark.skipif(not FIELD.exists(), reason="the field recordings are not beside this clone (../shared/comtrade)")

@@ -63,6 +63,29 @@ def test_a_time_stamp_with_decimals_is_not_rounded_before_it_is_multiplied(cfg: 
 
 
 @pytest.mark.parametrize(
+    ("revision", "decimals", "trigger_decimals", "unit_ns"),
+    [(2013, 9, 9, 1), (2013, 6, 6, 1000), (2013, 0, 0, 1000), (2013, 9, 6, 1), (2013, 6, 7, 1), (1999, 9, 9, 1000)],
+)
+def test_time_stamps_of_2013_are_nanoseconds_where_its_dates_are(
+    cfg: Any, revision: int, decimals: int, trigger_decimals: int, unit_ns: int
+) -> None:
+    start, trigger = (f"10/06/2020,22:59:10.{'0' * count}" for count in (decimals, trigger_decimals))
+    config = read_cfg(
+        cfg(head=f"N,R,{revision}", rates=["0", "0,3"], start=start, trigger=trigger, tail=("2", "0,0", "0,0"))
+    )
+    stamps = Stamps(np.array([0, 7, 9], np.int64))
+    assert sample_offsets(config, stamps).tolist() == [0, 14 * unit_ns, 18 * unit_ns]
+
+
+@pytest.mark.parametrize("multiplier", ["0.12345678901234567890", "12345678901.234567890123456789", "1e-12"])
+def test_a_multiplier_of_many_digits_is_taken_as_it_is_written(cfg: Any, multiplier: str) -> None:
+    config = read_cfg(cfg(rates=["0", "0,3"], tail=(multiplier,)))
+    for counts in ([0, 0, 0], [0, 1, 9]):
+        wanted = [int(count * 1000 * Fraction(multiplier)) for count in counts]
+        assert sample_offsets(config, Stamps(np.array(counts, np.int64))).tolist() == wanted
+
+
+@pytest.mark.parametrize(
     ("changes", "stamps", "error"),
     [
         ({"rates": ["0", "0,2"], "tail": ("1e11",)}, [0, 1 << 40], "sample 2 stands .* longer than BTrDB has room for"),
@@ -82,8 +105,12 @@ def test_the_start_of_the_recording_at_north_anna(cfg: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "hours"), [("0", 0.0), ("-4", -4.0), ("+10", 10.0), ("-5h30", -5.5), ("5h45", 5.75), ("-5h", -5.0)]
-)
+    ("code", "hours"),
+    [
+        ("0", 0.0), ("-4", -4.0), ("+10", 10.0), ("-5h30", -5.5), ("5h45", 5.75), ("-5h", -5.0),
+        ("Z", 0.0), ("UTC", 0.0), ("gmt", 0.0), ("-0500", -5.0), ("+01:00", 1.0), ("0530", 5.5), ("-00:30", -0.5),
+    ],
+)  # fmt: skip
 def test_the_2013_time_code_stands_before_all_else(cfg: Any, code: str, hours: float) -> None:
     config = read_cfg(cfg(head="North,Relay,2013", tail=("1", f"{code},x", "0,0")))
     start, source, _ = start_utc_ns(config, NORTH_ANNA, "+01:00")
