@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import inspect
 import socket
+import ssl
 import sys
 import threading
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 
 from btrdbextras import Connection, errors
 from btrdbextras.eventproc import deregister, hooks, list_handlers, register, wire
+from btrdbextras.eventproc.call import not_shaken
 from devstack.certificates import make_certificates
 from schemas.generated import eventprocapi_pb2 as api
 
@@ -197,6 +199,42 @@ def test_a_certificate_for_another_address_is_untrusted(platform: Any) -> None:
 
     with pytest.raises(errors.UntrustedCertificate, match="host name"):
         hooks(Connection(f"localhost:{port}", "KEY"))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "latin-1"])
+def test_a_bundle_with_comments_in_any_encoding_is_read(
+    platform: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, encoding: str
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    bundle.write_bytes("# Störstellen-Süd\n".encode(encoding) + platform.ca.read_bytes())
+    monkeypatch.setenv("BTRDB_CA_BUNDLE", str(bundle))
+    port = platform.endpoint.split(":")[1]
+
+    assert hooks(Connection(platform.endpoint, "0123456789ABCDEF")) == [HOOK]
+    with pytest.raises(errors.UntrustedCertificate, match="host name"):
+        hooks(Connection(f"localhost:{port}", "KEY"))
+
+
+def _by_reason(reason: str) -> ssl.SSLError:
+    error = ssl.SSLError(1, f"[SSL: {reason}] as Python 3.6 says it")
+    error.reason = reason
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "kind", "said"),
+    [
+        (_by_reason("CERTIFICATE_VERIFY_FAILED"), errors.UntrustedCertificate, "is not trusted"),
+        (ssl.CertificateError("hostname 'a' doesn't match 'b'"), errors.UntrustedCertificate, "is not trusted"),
+        (_by_reason("WRONG_VERSION_NUMBER"), errors.NoServer, "does not speak TLS"),
+        (ConnectionRefusedError("refused"), errors.NoServer, "nobody at a:1"),
+    ],
+)
+def test_a_handshake_that_fails_is_told_apart_by_what_every_python_has(error: Any, kind: Any, said: str) -> None:
+    told = not_shaken("a:1", error, "nobody at %s (%s)")
+
+    assert type(told) is kind
+    assert said in str(told)
 
 
 def test_a_server_without_tls_is_told_apart_from_an_untrusted_one() -> None:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import time
 import uuid
-from typing import Any, Dict, Iterator, List, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 import click
 
@@ -84,15 +84,19 @@ def download(shared: Shared, what: Tuple[str, ...], output: str, force: bool) ->
         if "://" in one:
             links.append(one)
             continue
-        files = eventproc.run(conn, run_of(conn, one)).files
-        if not files:
-            shared.note("%s has no files" % one)
-        links += [file.link for file in files if file.link]
-    saved = []
+        found = eventproc.run(conn, run_of(conn, one))
+        if not found.files:
+            shared.note("%s has no files%s" % (one, "" if found.run.ended_at else " so far: it has not ended"))
+        elif not all(file.link for file in found.files):
+            shared.note("%s has files, but this platform serves no downloads" % one)
+        links += [file.link for file in found.files if file.link]
+    saved: List[str] = []
+    taken: Set[str] = set()
     for link in links:
         with http.Server(link, conn.apikey) as server:
-            saved.append(server.save(output, force, lambda name, size: progress(shared, name, size)))
-    shared.record(saved, "\n".join(saved))
+            saved.append(server.save(output, force, taken, lambda name, size: progress(shared, name, size)))
+    if saved or shared.as_json:
+        shared.record(saved, "\n".join(saved))
 
 
 @contextlib.contextmanager

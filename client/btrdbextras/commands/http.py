@@ -9,13 +9,14 @@ import ssl
 import time
 import urllib.parse
 import uuid
-from typing import Any, Callable, Dict, Iterator, List, Optional
+from typing import Any, Callable, Dict, Iterator, List, Optional, Set
 
 from btrdbextras import errors
-from btrdbextras.eventproc.call import authorities
+from btrdbextras.eventproc.call import not_shaken, trusting
 
 TIMEOUT_S = 120.0
 CHUNK = 1 << 18
+NAME_BYTES = 255  # the longest name that file systems take
 TRIES = 5
 Advance = Callable[[int], Any]
 
@@ -67,8 +68,9 @@ class Server:
         self._at = "%s:%d" % (parts.hostname, parts.port or 443)
         self._path = parts.path
         self._headers = {"Authorization": "Bearer " + apikey}
-        context = ssl.create_default_context(cadata=authorities().decode("ascii", "replace"))
-        self._http = http.client.HTTPSConnection(parts.hostname, parts.port or 443, timeout=TIMEOUT_S, context=context)
+        self._http = http.client.HTTPSConnection(
+            parts.hostname, parts.port or 443, timeout=TIMEOUT_S, context=trusting()
+        )
 
     def __enter__(self) -> "Server":
         return self
@@ -99,21 +101,25 @@ class Server:
 
         return self._answer(send)
 
-    def save(self, folder: str, force: bool, bar: Callable[[str, int], Any]) -> str:
-        """Saves what GET answers in the folder, under the name that it was given; returns the path."""
+    def save(self, folder: str, force: bool, taken: Set[str], bar: Callable[[str, int], Any]) -> str:
+        """Saves what GET answers in the folder, under the name that it was given; returns the path.
+
+        taken: names, in lower case, that were given in this call already: a second plot.png becomes plot-2.png. Its own is added.
+        """
         try:
             answer = self._send("GET", self._path, {})
         except _BrokeOff as error:
             raise errors.NoServer("%s broke off: %s" % (self._at, error)) from error
         if answer.status != 200:
             raise self._refused(answer.status, answer.read(1 << 16).decode("utf-8", "replace").strip())
-        name = _name(answer.getheader("Content-Disposition", "")) or self._path.rpartition("/")[2]
+        given = _name(answer.getheader("Content-Disposition", "")) or self._path.rpartition("/")[2]
+        name = _unlike(given, taken)
         size = int(answer.getheader("Content-Length", "0"))
         os.makedirs(folder, exist_ok=True)
         path = os.path.join(folder, name)
         if os.path.lexists(path) and not force:
             raise ValueError("%s is there already; --force writes over it, --output names another folder" % path)
-        part = "%s.%s.part" % (path, uuid.uuid4().hex[:8])
+        part = os.path.join(folder, uuid.uuid4().hex + ".part")
         try:
             with bar(name, size) as advance, open(part, "wb") as out:
                 got = 0
@@ -124,6 +130,7 @@ class Server:
             if got != size:
                 raise errors.NoServer("%s sent %d of %d bytes of %s; try again" % (self._at, got, size, name))
             os.replace(part, path)
+            taken.add(name.lower())
         finally:
             with contextlib.suppress(OSError):
                 os.remove(part)
@@ -171,19 +178,18 @@ class Server:
             return self._http.getresponse()
         except OSError as error:
             raise _BrokeOff(str(error)) from error
+        except http.client.HTTPException as error:
+            raise errors.NoServer(
+                "%s answers, but not as a server of HTTP does (%s: %s); check the address"
+                % (self._at, type(error).__name__, error)
+            ) from error
 
     def _connect(self) -> None:
         try:
             self._http.connect()
-        except ssl.SSLError as error:
-            raise errors.UntrustedCertificate(
-                "%s does not prove who it is by a certificate that is trusted here: set BTRDB_CA_BUNDLE to the file of its CA (%s)"
-                % (self._at, error)
-            ) from error
-        except OSError as error:
-            raise errors.NoServer(
-                "nobody answers at %s: check the address and your network (%s)" % (self._at, error)
-            ) from error
+        except (OSError, ssl.CertificateError) as error:
+            nobody = "nobody answers at %s: check the address and your network (%s)"
+            raise not_shaken(self._at, error, nobody) from error
 
     def _refused(self, status: int, text: str) -> errors.EventProcError:
         try:
@@ -195,6 +201,20 @@ class Server:
             kind = errors.InvalidRequest if 400 <= status < 500 else errors.ServiceFailed
         error: errors.EventProcError = kind("%s answers %d: %s" % (self._at, status, told))
         return error
+
+
+def _unlike(name: str, taken: Set[str]) -> str:
+    """The name, numbered where it is taken, and cut where no file system would take it; its ending stays."""
+    stem, ending = os.path.splitext(name)
+    if len(ending.encode()) > NAME_BYTES // 2:
+        stem, ending = name, ""
+    number = 1
+    while True:
+        tail = "-%d%s" % (number, ending) if number > 1 else ending
+        found = stem.encode()[: NAME_BYTES - len(tail.encode())].decode("utf-8", "ignore") + tail
+        if found.lower() not in taken:
+            return found
+        number += 1
 
 
 def _name(header: str) -> str:

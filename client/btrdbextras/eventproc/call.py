@@ -117,20 +117,32 @@ def _unreached(conn: Connection, details: str) -> EventProcError:
     """Why nobody was reached. gRPC's own words change from version to version, so the address is tried once more by hand."""
     host, _, port = conn.endpoint.rpartition(":")
     host = host.strip("[]")
+    context = trusting()
     try:
-        context = ssl.create_default_context(cadata=authorities().decode("ascii", "replace"))
         with socket.create_connection((host, int(port)), PROBE_S) as plain:
             context.wrap_socket(plain, server_hostname=host).close()
-        return NoServer("%s cannot take the call now; try again in a moment (%s)" % (conn.endpoint, details))
-    except ssl.CertificateError as error:
-        return UntrustedCertificate(
-            "%s does not prove who it is by a certificate that is trusted here: set BTRDB_CA_BUNDLE to the file of its CA, "
-            "and use the host name that its certificate is for (%s)" % (conn.endpoint, error)
-        )
-    except ssl.SSLError as error:
-        return NoServer("%s answers, but does not speak TLS as event processing does (%s)" % (conn.endpoint, error))
-    except OSError as error:
-        return NoServer(
+    except (OSError, ssl.CertificateError) as error:
+        nobody = (
             "no event processing answers at %s: check the endpoint (BTRDB_ENDPOINTS, host:port) and your network (%s)"
-            % (conn.endpoint, error)
         )
+        return not_shaken(conn.endpoint, error, nobody)
+    return NoServer("%s cannot take the call now; try again in a moment (%s)" % (conn.endpoint, details))
+
+
+def trusting() -> ssl.SSLContext:
+    """What trusts the CAs of authorities() and no others. Raises UntrustedCertificate."""
+    # bundles have comments between their certificates, in whatever encoding
+    return ssl.create_default_context(cadata=authorities().decode("ascii", "ignore"))
+
+
+def not_shaken(address: str, error: Exception, nobody: str) -> EventProcError:
+    """What an OSError or ssl.CertificateError of connecting and shaking hands over TLS means. nobody: where none answers, for both."""
+    # Python 3.6 raises a plain SSLError for an unknown CA, and for a wrong host name a CertificateError that is no OSError
+    if isinstance(error, ssl.CertificateError) or getattr(error, "reason", None) == "CERTIFICATE_VERIFY_FAILED":
+        return UntrustedCertificate(
+            "the certificate of %s is not trusted here: set BTRDB_CA_BUNDLE to the file of its CA, "
+            "and use the host name that its certificate is for (%s)" % (address, error)
+        )
+    if isinstance(error, ssl.SSLError):
+        return NoServer("%s answers, but does not speak TLS as the platform does (%s)" % (address, error))
+    return NoServer(nobody % (address, error))
