@@ -40,9 +40,10 @@ class EventProcessing(RunCalls, VersionCalls):
 
     @answered
     def ListHooks(self, request: api.ListHooksRequest, context: grpc.ServicerContext) -> api.ListHooksResponse:
-        """The hooks that there are."""
+        """The hooks that there are, and the runtimes."""
         self._caller(context)
-        return api.ListHooksResponse(hooks=[api.Hook(name=name) for name in hook_names()])
+        hooks = [api.Hook(name=name) for name in hook_names()]
+        return api.ListHooksResponse(hooks=hooks, runtimes=self._accepts.runtimes)
 
     @answered
     def ListHandlers(self, request: api.ListHandlersRequest, context: grpc.ServicerContext) -> api.ListHandlersResponse:

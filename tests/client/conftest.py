@@ -26,7 +26,10 @@ KEY = "0123456789ABCDEF"
 
 @dataclass
 class Platform(EventProcessingServiceServicer):
-    """refuse: the status of every call, unless None; handlers, notes, check: what is answered; asked: each request."""
+    """refuse: the status of every call, unless None; handlers, notes, check, runtimes: what is answered; asked: each request.
+
+    logs: what ReadLog answers, one after the other; a status instead of an answer refuses.
+    """
 
     ca: Path
     endpoint: str = ""
@@ -34,6 +37,8 @@ class Platform(EventProcessingServiceServicer):
     handlers: list[api.Handler] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     check: str = ""
+    runtimes: list[str] = field(default_factory=list)
+    logs: list[api.ReadLogResponse | grpc.StatusCode] | None = None
     asked: list[object] = field(default_factory=list)
 
     def _ask(self, request: object, context: grpc.ServicerContext) -> None:
@@ -45,7 +50,7 @@ class Platform(EventProcessingServiceServicer):
 
     def ListHooks(self, request: api.ListHooksRequest, context: grpc.ServicerContext) -> api.ListHooksResponse:
         self._ask(request, context)
-        return api.ListHooksResponse(hooks=[api.Hook(name="ctingress.on_complete")])
+        return api.ListHooksResponse(hooks=[api.Hook(name="ctingress.on_complete")], runtimes=self.runtimes)
 
     def ListHandlers(self, request: api.ListHandlersRequest, context: grpc.ServicerContext) -> api.ListHandlersResponse:
         self._ask(request, context)
@@ -58,6 +63,14 @@ class Platform(EventProcessingServiceServicer):
     def Deregister(self, request: api.DeregisterRequest, context: grpc.ServicerContext) -> api.DeregisterResponse:
         self._ask(request, context)
         return api.DeregisterResponse(id=request.id)
+
+    def ReadLog(self, request: api.ReadLogRequest, context: grpc.ServicerContext) -> api.ReadLogResponse:
+        self._ask(request, context)
+        answer = grpc.StatusCode.UNIMPLEMENTED if self.logs is None else self.logs.pop(0)
+        if isinstance(answer, grpc.StatusCode):
+            context.abort(answer, "not now")
+        assert isinstance(answer, api.ReadLogResponse)
+        return answer
 
 
 @pytest.fixture

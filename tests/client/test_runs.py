@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from btrdbextras import Connection, errors
@@ -28,6 +29,7 @@ from btrdbextras.eventproc import (
     source,
     versions,
 )
+from schemas.generated import eventprocapi_pb2 as api
 from schemas.records import Outcome, RunError, Upload
 from tests.made_runs import claim, end, make_runs, printed
 from tests.registry_server import KEYS, Running, running
@@ -135,8 +137,6 @@ def test_the_attempts_of_a_run_that_was_tried_again_are_told(registry: Running) 
 
 
 def _options(**given: Any) -> Any:
-    from schemas.generated import eventprocapi_pb2 as api
-
     return api.Options(**given)
 
 
@@ -209,6 +209,27 @@ def test_a_log_is_followed_from_before_its_start_to_its_end(registry: Running, m
     assert not reader.is_alive()
     assert "".join(seen) == "one\ntwo\n\n--- attempt 2 ---\nthree\nfour\n"
     assert "".join(look.printed(of(registry), one)) == "three\nfour\n"
+
+
+def test_a_log_is_followed_over_a_moment_without_a_platform(
+    platform: Any, conn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(look, "AGAIN_S", 0.01)
+    away = grpc.StatusCode.UNAVAILABLE
+    one, two = (api.ReadLogResponse(text=text, attempt=1, ended=text == "two") for text in ("one", "two"))
+    platform.logs = [one, away, away, two]
+
+    assert list(follow(conn, str(uuid.UUID(int=7)))) == ["one", "two"]
+
+
+def test_a_log_that_cannot_be_had_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(look, "AWAY_S", float("inf"))
+    conn = Connection("127.0.0.1:9", "key")
+
+    with pytest.raises(ValueError, match="'peaks' is no id of a run"):
+        follow(conn, "peaks")
+    with pytest.raises(errors.NoServer):
+        next(follow(conn, str(uuid.UUID(int=7))))
 
 
 def test_versions_their_source_and_the_way_back(registry: Running, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,6 +54,10 @@ def test_how_long_ago_is_counted_from_now(given: Any) -> None:
         (True, "should be a datetime"),
         (1.5, "should be a datetime"),
         (datetime.timedelta(hours=-1), "should not be negative"),
+        ("9999999d", "since '9999999d' should be a time in the years 1 to 9999"),
+        ("99999999999999999d", "since '9+d' should be a time in the years 1 to 9999"),
+        (10**23, "since 1(0+) should be a time in the years 1 to 9999"),
+        ("0001-01-01T00:00:00+01:00", "should be a time in the years 1 to 9999"),
     ],
 )
 def test_what_is_no_time_is_refused_with_what_would_be_right(given: Any, says: str) -> None:
@@ -69,7 +73,7 @@ def test_amounts_of_memory(given: Any, bytes_: int) -> None:
     assert since.size("memory", given) == bytes_
 
 
-@pytest.mark.parametrize("given", ["much", -1, 1.5, True, "1 TB"])
+@pytest.mark.parametrize("given", ["much", -1, 1.5, True, "1 TB", 2**63, "9999999999 GiB", "9" * 400])
 def test_what_is_no_amount_is_refused(given: Any) -> None:
     with pytest.raises((TypeError, ValueError), match="memory"):
         since.size("memory", given)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import site
+import sys
 from pathlib import Path
 from typing import Any
 
+import grpc
 import pytest
 
 from btrdbextras import Connection
-from btrdbextras.eventproc import desk, sample_event, try_handler
+from btrdbextras.eventproc import desk, sample_event, try_handler, trying
 from examples import handlers
 from executor.inside import call
 from schemas.events import read_event
@@ -150,6 +153,40 @@ def test_variables_of_the_notebooks_shell_are_not_seen(monkeypatch: pytest.Monke
         return os.environ.get("MY_SECRET")
 
     assert try_handler(looks).text == ""
+
+
+def test_packages_of_the_user_are_found_and_none_stands_before_the_standard_library() -> None:
+    def looks() -> str:
+        import os
+        import site
+        import sys
+        from pathlib import Path
+
+        places = [Path(path or ".").resolve() for path in sys.path]
+        library = places.index(Path(os.__file__).resolve().parent)
+        return f"{site.getuserbase()} {[str(one) for one in places[:library] if one != Path.cwd() and one.is_dir()]}"
+
+    assert try_handler(looks).text == f"{site.getuserbase()} []"
+
+
+def test_another_python_than_the_platforms_is_warned_of(
+    platform: Any, conn: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing() -> None:
+        pass
+
+    asks = {"BTRDB_ENDPOINTS": platform.endpoint, "BTRDB_API_KEY": conn.apikey}
+    here = "py{}.{}".format(*sys.version_info[:2])
+    platform.runtimes = ["py3.7", "py3.8"]
+    (warning,) = try_handler(nothing, sample_event(), btrdb=conn).warnings
+    assert warning.startswith("another Python: this is 3.") and "the platform has py3.7, py3.8" in warning
+    platform.runtimes = ["py3.7", here]
+    assert trying._another_python(asks) == []
+    platform.refuse = (grpc.StatusCode.UNIMPLEMENTED, "no event processing")
+    assert trying._another_python(asks) == []
+    monkeypatch.setattr(trying, "NEWEST", (3, 10))
+    (warning,) = trying._another_python({})
+    assert "platforms have some of 3.6 to 3.10" in warning
 
 
 def test_a_process_that_ends_and_one_that_never_does_are_told() -> None:

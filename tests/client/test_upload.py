@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -39,7 +40,33 @@ def test_in_a_handler_it_queues_the_file_and_gives_its_link(
 
     match = re.fullmatch(r"https://files\.example\.com/download/([0-9a-f]{32})", link or "")
     assert match
-    assert queue == {match[1]: [report, "fault report.csv"]}
+    assert queue == {match[1]: [os.path.realpath(report), "fault report.csv"]}
+
+
+def test_the_file_is_found_from_another_folder_and_behind_a_link(
+    monkeypatch: pytest.MonkeyPatch, queue: Any, report: str, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("EXECUTOR_CONTEXT", "true")
+    (tmp_path / "newest.csv").symlink_to(report)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+
+    upload_file("newest.csv", "a.csv")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    ((path, name),) = queue.values()
+    assert (Path(path).read_text(), Path(path).is_symlink(), name) == ("1", False, "a.csv")
+
+
+@pytest.mark.parametrize("nothing", ["", " "])
+def test_without_a_name_it_has_the_files_own(
+    monkeypatch: pytest.MonkeyPatch, queue: Any, report: str, nothing: str
+) -> None:
+    monkeypatch.setenv("EXECUTOR_CONTEXT", "true")
+
+    upload_file(report, nothing)
+
+    assert [name for _, name in queue.values()] == ["report.csv"]
 
 
 def test_outside_a_handler_it_warns_and_gives_nothing(monkeypatch: pytest.MonkeyPatch, queue: Any, report: Any) -> None:

@@ -1,13 +1,15 @@
 """The command line that is installed with btrdbextras: what notebooks can do, for a shell. Needs click and rich."""
 
+import contextlib
+import os
 import sys
-from typing import List, Optional
+from typing import Any, Iterator, List, Optional
 
 import click
 
 import btrdbextras
 from btrdbextras.commands import archives, desk, handlers, runs
-from btrdbextras.commands.show import EXIT_CODES, Ended, Shared, fail
+from btrdbextras.commands.show import CLOSED, EXIT_CODES, Ended, Shared, fail
 
 __all__ = ["cli", "run"]
 
@@ -15,8 +17,30 @@ NAME = "eventproc"
 _EPILOG = "\b\nExit codes:\n" + "\n".join("  %3d  %s" % pair for pair in EXIT_CODES)
 
 
+@contextlib.contextmanager
+def _pipes() -> Iterator[None]:
+    """Makes Ended of a pipe that was closed: click and rich make it an exit with 1, which here says that the function failed."""
+    try:
+        yield
+    except (BrokenPipeError, SystemExit) as error:
+        if isinstance(error, SystemExit) and not isinstance(error.__context__, BrokenPipeError):
+            raise
+        raise Ended(CLOSED) from error
+
+
+class _Commands(click.Group):
+    def make_context(self, *args: Any, **named: Any) -> click.Context:
+        with _pipes():
+            return super().make_context(*args, **named)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _pipes():
+            return super().invoke(ctx)
+
+
 @click.group(
     name=NAME,
+    cls=_Commands,
     invoke_without_command=True,
     epilog=_EPILOG,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
@@ -59,12 +83,18 @@ def run(arguments: Optional[List[str]] = None) -> int:
     given = sys.argv[1:] if arguments is None else arguments
     try:
         answer = cli.main(given, prog_name=NAME, standalone_mode=False)
-        sys.stdout.flush()
+        with _pipes():
+            sys.stdout.flush()
         return answer if isinstance(answer, int) else 0
     except Ended as ended:
+        if ended.code == CLOSED:
+            _drop_output()
         return ended.code
-    except BrokenPipeError:
-        sys.stderr.close()  # whoever read our answer has had enough
-        return 0
     except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - all is told in one line, whatever it is
         return fail(error, "--json" in given)
+
+
+def _drop_output() -> None:
+    """Whoever read it has had enough: Python flushes what is left when it ends, and would complain."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

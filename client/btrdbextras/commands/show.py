@@ -13,7 +13,7 @@ from btrdbextras.eventproc import list_handlers, look
 from btrdbextras.eventproc.rows import Handler
 from btrdbextras.eventproc.table import Table
 
-FAILED, USAGE, AWAY, FORBIDDEN, UNKNOWN, SERVICE, INTERRUPTED = 1, 2, 3, 4, 5, 6, 130
+FAILED, USAGE, AWAY, FORBIDDEN, UNKNOWN, SERVICE, INTERRUPTED, CLOSED = 1, 2, 3, 4, 5, 6, 130, 141
 EXIT_CODES = (
     (0, "done"),
     (FAILED, "the function failed at the desk, or the archive could not be ingested"),
@@ -23,6 +23,7 @@ EXIT_CODES = (
     (UNKNOWN, "there is no such handler, run or file"),
     (SERVICE, "the platform failed, or is too old for that"),
     (INTERRUPTED, "interrupted by Ctrl-C"),
+    (CLOSED, "whoever read the answer closed the pipe before its end"),
 )
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 

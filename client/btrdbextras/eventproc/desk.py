@@ -1,4 +1,4 @@
-"""The child in which try_handler runs a function: python -m btrdbextras.eventproc.desk JOB BLOB ANSWER.
+"""The child in which try_handler runs a function: main(), in a Python of its own.
 
 Does what the platform's sandbox does with a pickle: loads it where its notebook is not, calls it with what its signature
 names, makes a text of what it returns. JOB and ANSWER are JSON files.
@@ -60,14 +60,14 @@ def _run(job: Dict[str, Any], blob_file: str) -> Dict[str, Any]:
 def _database(job: Dict[str, Any]) -> Any:
     """A connected btrdb.BTrDB, the stand-in for the sample or an archive, or None: it is in the pickle."""
     if job["btrdb"] == "sample":
-        from btrdbextras.eventproc.stand_in import SampleBTrDB
+        from btrdbextras.eventproc.stand_in import sample_btrdb
 
-        return SampleBTrDB()
+        return sample_btrdb()
     if job["btrdb"] == "archive":
         from btrdbextras.eventproc.archive import read
-        from btrdbextras.eventproc.stand_in import SampleBTrDB
+        from btrdbextras.eventproc.stand_in import sample_btrdb
 
-        return SampleBTrDB(read(job["archive"])[1])
+        return sample_btrdb(read(job["archive"])[1])
     if job["btrdb"] == "connect":
         import btrdb
 
@@ -149,7 +149,3 @@ def _uploads() -> List[Dict[str, Any]]:
     module = sys.modules.get("btrdbextras.eventproc")
     queued = dict(getattr(module, "_uploads", {}))
     return [{"name": name, "path": os.path.abspath(path)} for path, name in queued.values()]
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])

@@ -235,7 +235,7 @@ def upload_file(file: str, file_name: str) -> Optional[str]:
     file: str
         Path of the file.
     file_name: str
-        The name it gets when downloaded; at most 200 characters.
+        The name it gets when downloaded; at most 200 characters. '' for the file's own.
 
     Returns
     -------
@@ -254,13 +254,15 @@ def upload_file(file: str, file_name: str) -> Optional[str]:
         raise TypeError("file_name should be a str; it is a %s" % type(file_name).__name__)
     if not os.path.isfile(file):
         raise ValueError("file %r does not exist, or is no file" % file)
+    file_name = file_name if file_name.strip() else os.path.basename(file)
     if len(file_name) > FILE_NAME_LENGTH:
         raise ValueError("file_name has %d characters; it should have at most %d" % (len(file_name), FILE_NAME_LENGTH))
     if os.environ.get("EXECUTOR_CONTEXT") != "true":
         warnings.warn("upload_file uploads in a handler only: nothing is uploaded here", stacklevel=2)
         return None
     code = uuid.uuid4().hex
-    _uploads[code] = [file, file_name]
+    # it is opened when the handler has ended: from whatever folder, and not through a link
+    _uploads[code] = [os.path.realpath(file), file_name]
     return "https://%s/%s" % (os.environ.get("DOWNLOADS_ENDPOINT", ""), code)
 
 

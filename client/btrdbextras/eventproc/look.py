@@ -110,7 +110,8 @@ def run(conn: Connection, id: Union[str, Run]) -> RunReport:
 def follow(conn: Connection, id: Union[str, Run]) -> Iterator[str]:
     """What a run prints, piece by piece, from its beginning until it ends; blocks between pieces, also while it waits to start.
 
-    A run that is started again begins its log anew; a line says so. The platform being away for a moment ends nothing.
+    A run that is started again begins its log anew; a line says so. Once it has answered, the platform being away for a moment ends
+    nothing.
 
     Parameters
     ----------
@@ -121,21 +122,32 @@ def follow(conn: Connection, id: Union[str, Run]) -> Iterator[str]:
     -------
     iterator of str
 
+    Raises
+    ------
+    TypeError, ValueError
+        At once, for an id that cannot be one.
+    EventProcError
+        While it goes on: UnknownRun, NotYours, NoServer.
+
     Example
     -------
     >>> for text in follow(conn, runs(conn, 'peaks')[0]):
     ...     print(text, end='')
     """
-    request = wire.message("ReadLogRequest")(id=run_id(id))
+    return _pieces(conn, wire.message("ReadLogRequest")(id=run_id(id)))
+
+
+def _pieces(conn: Connection, request: Any) -> Iterator[str]:
+    answered = False
     away_since: Optional[float] = None
     with calling(conn) as ask:
         while True:
             try:
                 answer = ask("ReadLog", request)
-                away_since = None
+                answered, away_since = True, None
             except NoServer:
                 away_since = time.monotonic() if away_since is None else away_since
-                if time.monotonic() - away_since > AWAY_S:
+                if not answered or time.monotonic() - away_since > AWAY_S:
                     raise
                 time.sleep(AGAIN_S)
                 continue
@@ -151,7 +163,7 @@ def follow(conn: Connection, id: Union[str, Run]) -> Iterator[str]:
 
 def printed(conn: Connection, id: Union[str, Run]) -> Iterator[str]:
     """What a run has printed so far, in one piece."""
-    yield call(conn, "ReadLog", wire.message("ReadLogRequest")(id=run_id(id))).text
+    return iter([call(conn, "ReadLog", wire.message("ReadLogRequest")(id=run_id(id))).text])
 
 
 def versions(conn: Connection, handler: Named) -> List[Version]:

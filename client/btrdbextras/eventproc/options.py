@@ -65,7 +65,8 @@ def _count(field: str, value: Any, least: int) -> Any:
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError("%s should be an int; it is %r (%s)" % (field, value, type(value).__name__))
     if not least <= value < 2**31:
-        raise ValueError("%s is %d; it should be %d or more" % (field, value, least))
+        most = "" if value < least else ", and less than 2**31"
+        raise ValueError("%s is %d; it should be %d or more%s" % (field, value, least, most))
     return value
 
 

@@ -7,6 +7,7 @@ from typing import Any
 _UNITS = {"s": 1, "m": 60, "min": 60, "h": 3600, "d": 86400, "w": 604800}
 _EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.timezone.utc)
 _YEAR_2000_NS = 946684800 * 10**9
+_MOST = 2**63 - 1  # what the wire holds
 
 
 def seconds(field: str, value: Any) -> float:
@@ -19,11 +20,11 @@ def seconds(field: str, value: Any) -> float:
             raise ValueError("%s %r should be seconds, or text like '90s', '15m', '2h', '7d'" % (field, value))
         found = float(match.group(1)) * _UNITS[match.group(2) or "s"]
     elif isinstance(value, (int, float)) and not isinstance(value, bool):
-        found = float(value)
+        found = float(value) if abs(value) <= _MOST else float("inf")
     else:
         raise TypeError("%s should be seconds, a timedelta or text like '15m'; it is %s" % (field, _kind(value)))
     if not 0 <= found < float("inf"):
-        raise ValueError("%s %r should not be negative, and end some time" % (field, value))
+        raise ValueError("%s %s should not be negative, and end some time" % (field, _short(value)))
     return found
 
 
@@ -34,11 +35,14 @@ def size(field: str, value: Any) -> int:
         if match is None:
             raise ValueError("%s %r should be bytes, or text like '512 MiB', '2 GB'" % (field, value))
         decimal = match.group(4) and not match.group(3)
-        return int(float(match.group(1)) * (1000 if decimal else 1024) ** _power(match.group(2)))
+        found = float(match.group(1)) * (1000 if decimal else 1024) ** _power(match.group(2))
+        value = int(found) if found <= _MOST else _MOST + 1
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError("%s should be bytes as an int, or text like '512 MiB'; it is %s" % (field, _kind(value)))
     if value < 0:
-        raise ValueError("%s %r should not be negative" % (field, value))
+        raise ValueError("%s %s should not be negative" % (field, _short(value)))
+    if value > _MOST:
+        raise ValueError("%s should be at most %d bytes, and is more" % (field, _MOST))
     return value
 
 
@@ -59,6 +63,13 @@ def moment(field: str, value: Any) -> datetime.datetime:
 
     Raises TypeError, ValueError naming the field.
     """
+    try:
+        return _moment(field, value)
+    except OverflowError as error:
+        raise ValueError("%s %s should be a time in the years 1 to 9999" % (field, _short(value))) from error
+
+
+def _moment(field: str, value: Any) -> datetime.datetime:
     if isinstance(value, str) and re.match(r"\s*[0-9.]+\s*[a-z]+\s*$", value):
         value = datetime.timedelta(seconds=seconds(field, value))
     if isinstance(value, datetime.timedelta):
@@ -99,6 +110,11 @@ def _parsed(field: str, text: str) -> datetime.datetime:
         raise ValueError("%s %r is no time: %s" % (field, text, error)) from error
     micro = int(((fraction or "") + "000000")[:6])
     return found.replace(microsecond=micro)
+
+
+def _short(value: Any) -> str:
+    shown = repr(value)
+    return shown if len(shown) <= 40 else shown[:37] + "..."
 
 
 def _kind(value: Any) -> str:

@@ -1,8 +1,10 @@
 """Runs a function at the desk as the platform would, before it is registered."""
 
+import contextlib
 import io
 import json
 import os
+import site
 import subprocess
 import sys
 import tempfile
@@ -12,9 +14,10 @@ import warnings
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from btrdbextras.conn import Connection
-from btrdbextras.errors import CannotPickle
-from btrdbextras.eventproc import archive, pickling
+from btrdbextras.errors import CannotPickle, EventProcError
+from btrdbextras.eventproc import archive, pickling, wire
 from btrdbextras.eventproc.by_value import ByValue
+from btrdbextras.eventproc.call import call
 from btrdbextras.eventproc.names import names_in
 from btrdbextras.eventproc.sample import sample_event
 from btrdbextras.eventproc.table import as_html, as_text
@@ -23,6 +26,8 @@ __all__ = ["Trial", "Upload", "try_handler"]
 
 DOCUMENTED = ("btrdb", "DataSets", "File", "RequestID", "SubmittedAt")
 NAMED_ONLY = ("Tags", "Recordings")
+OLDEST, NEWEST = (3, 6), (3, 13)
+"""The Pythons that there are runtimes for."""
 KEPT_BYTES = 16 * 1024 * 1024
 LOG_BYTES = 1024 * 1024
 _CORE = ("btrdb", "btrdbextras", "dill", "matplotlib", "numpy", "pandas", "scipy")
@@ -94,10 +99,11 @@ def try_handler(
     event_or_archive: dict, str or None
         The event: a dict as sample_event() gives it, the path of a .json file of one, or that of an archive (.zip) of COMTRADE
         files in their plain form, whose event is made here, without tags. Default: sample_event(hook).
-    btrdb: Connection, optional
-        Where the function reads: Connection() for your platform's BTrDB, under your key; or an object of your own with the methods
-        that the function calls, which is pickled. Default: for the sample event and an archive a stand-in that serves their
-        streams, for any other event the platform of BTRDB_ENDPOINTS and BTRDB_API_KEY.
+    btrdb: Connection or btrdb.BTrDB, optional
+        Where the function reads: Connection() for your platform's BTrDB, under your key; what btrdb.connect() gave, whose address
+        is dialled anew under the key of BTRDB_API_KEY; or an object of your own with the methods that the function calls, which
+        is pickled. Default: for the sample event and an archive a stand-in that serves their streams, for any other event the
+        platform of BTRDB_ENDPOINTS and BTRDB_API_KEY.
     timeout: float
         Seconds until it is ended.
 
@@ -125,9 +131,9 @@ def try_handler(
         pickled = pickling.pickle(function)
     # an old dill's own warnings of a new Python are nothing that the user can act on
     warned = [str(one.message) for one in caught if not issubclass(one.category, DeprecationWarning)]
-    warned += _differences(function, pickled) + notes
     stand_in = "archive" if path else "sample" if event_or_archive is None else ""
     kind, environment, held = _where(btrdb, stand_in)
+    warned += _differences(function, pickled) + _another_python(environment) + notes
     job = {
         "event": event, "documented": list(DOCUMENTED), "btrdb": kind, "source": pickled.source, "first_line": pickled.first_line,
         "archive": path,
@@ -189,11 +195,38 @@ def _where(btrdb: Any, stand_in: str) -> Tuple[str, Dict[str, str], Any]:
             raise ValueError(
                 "btrdb: which BTrDB should the event be read from? Pass btrdb=Connection(...): %s" % error
             ) from error
+    if type(btrdb).__module__.split(".")[0] == "btrdb":
+        btrdb = _opened_as(btrdb)
     if isinstance(btrdb, Connection):
         return "connect", {"BTRDB_ENDPOINTS": btrdb.endpoint, "BTRDB_API_KEY": btrdb.apikey}, None
-    if type(btrdb).__module__.split(".")[0] == "btrdb":
-        raise TypeError("btrdb: an open connection stays in its process; pass btrdbextras.Connection(...) instead")
     return "pickled", {}, btrdb
+
+
+def _opened_as(database: Any) -> Connection:
+    """The address and the key of an open btrdb.BTrDB, which stays in its process. The key is told where TLS is not spoken alone;
+    else it is the environment's, if that is of the same address: no other server is to see it."""
+    info = getattr(getattr(getattr(database, "ep", None), "stub", None), "Info", None)
+    if info is None:
+        raise TypeError("btrdb should be a Connection(...), or what btrdb.connect() gave; it is a %s" % type(database))
+    try:
+        at = str(info._channel.target().decode()).rpartition("/")[2]
+    except AttributeError:
+        at = ""
+    key = getattr(getattr(info, "_interceptor", None), "apikey", None)
+    try:
+        found = Connection(at or None, key)
+        known = found if key else Connection()
+    except ValueError as error:
+        raise ValueError(
+            "btrdb: an open connection does not tell its key (%s); pass btrdbextras.Connection(endpoint, apikey)"
+            % error
+        ) from error
+    if found.endpoint != known.endpoint:
+        raise ValueError(
+            "btrdb: the connection is open to %s, whose key it does not tell, and BTRDB_API_KEY is for %s; "
+            "pass btrdbextras.Connection(%r, apikey)" % (found.endpoint, known.endpoint, found.endpoint)
+        )
+    return found
 
 
 def _together(function: Any, held: Any) -> bytes:
@@ -216,7 +249,11 @@ def _in_child(
         json.dump(job, file)
     with open(files[1], "wb") as binary:
         binary.write(blob)
-    command = [sys.executable, "-m", __name__.rpartition(".")[0] + ".desk", *files[:3]]
+    # at the end of the path: packages beside ours must not stand before the standard library
+    begin = (
+        "import sys; sys.path.append(%r); from btrdbextras.eventproc.desk import main; main(*sys.argv[1:])" % _PACKAGES
+    )
+    command = [sys.executable, "-c", begin, *files[:3]]
     ended = ""
     with open(files[3], "wb") as log:
         child = subprocess.Popen(
@@ -248,7 +285,8 @@ def _environment(work: str, more: Dict[str, str]) -> Dict[str, str]:
         environment["BTRDB_CA_BUNDLE"] = os.path.abspath(environment["BTRDB_CA_BUNDLE"])
     environment.update(
         EXECUTOR_CONTEXT="true", DOWNLOADS_ENDPOINT="not-uploaded-at-the-desk", HOME=work, TMPDIR=work, TZ="UTC",
-        LANG="C.UTF-8", MPLBACKEND="Agg", PYTHONPATH=_PACKAGES, PYTHONUNBUFFERED="1", PYTHONWARNINGS="ignore",
+        LANG="C.UTF-8", MPLBACKEND="Agg", PYTHONUNBUFFERED="1", PYTHONWARNINGS="ignore",
+        PYTHONUSERBASE=site.getuserbase(),  # packages that were installed with --user lie in the HOME that was
     )  # fmt: skip
     environment.update(more)
     return environment
@@ -281,6 +319,24 @@ def _differences(function: Any, pickled: pickling.Pickled) -> List[str]:
     if "input" in names:
         found.append("it calls input(), and nobody is there to answer")
     return found
+
+
+def _another_python(environment: Dict[str, str]) -> List[str]:
+    """Whether this Python is none of the platform's, as far as it can be asked."""
+    here, served = "%d.%d" % sys.version_info[:2], []  # type: Tuple[str, List[str]]
+    if environment:
+        with contextlib.suppress(
+            EventProcError
+        ):  # no event processing there: the function may read from it all the same
+            conn = Connection(environment["BTRDB_ENDPOINTS"], environment["BTRDB_API_KEY"])
+            served = list(call(conn, "ListHooks", wire.message("ListHooksRequest")()).runtimes)
+    if served and "py" + here not in served:
+        told = "the platform has %s" % ", ".join(served)
+    elif not served and not OLDEST <= sys.version_info[:2] <= NEWEST:
+        told = "platforms have some of %d.%d to %d.%d" % (OLDEST + NEWEST)
+    else:
+        return []
+    return ["another Python: this is %s, and %s; register() takes functions from those alone" % (here, told)]
 
 
 def _is_data(value: Any) -> bool:

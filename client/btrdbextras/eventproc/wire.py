@@ -51,7 +51,7 @@ _MESSAGES = {
     "Package": "string name 1, string version 2",
     "Registration": _REGISTRATION,
     "ListHooksRequest": "",
-    "ListHooksResponse": "repeated Hook hooks 1",
+    "ListHooksResponse": "repeated Hook hooks 1, repeated string runtimes 100",
     "ListHandlersRequest": "string hook 1",
     "ListHandlersResponse": "repeated Handler handlers 1",
     "RegisterRequest": "Registration registration 1",

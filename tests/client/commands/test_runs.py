@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+
+import pytest
 
 from schemas.records import Outcome, RunError
 from tests.made_runs import claim, end, make_runs, printed
 from tests.registry_server import Running
 
-from .conftest import Say
+from .conftest import Said, Say
 
 
 def test_runs_are_listed_and_told(eventproc: Say, registry: Running) -> None:
@@ -76,9 +81,26 @@ def test_a_replay_from_the_command_line(eventproc: Say, registry: Running) -> No
 
 def test_a_run_without_files_downloads_nothing(eventproc: Say, registry: Running) -> None:
     (one,) = make_runs(registry, registry.register(name="peaks").handler)
-    end(registry, claim(registry, one))
+    lease = claim(registry, one)
 
-    said = eventproc("download", one)
+    assert eventproc("download", one).err == f"{one} has no files so far: it has not ended\n"
+    end(registry, lease)
+    assert eventproc("download", one) == Said(0, "", f"{one} has no files\n")
+    assert eventproc("download", one, "--json") == Said(0, "[]\n", "")
 
-    assert said.code == 0
-    assert said.err == f"{one} has no files\n"
+
+@pytest.mark.parametrize("words", ["--help", "logs --help", "completion bash", "handlers", "logs peaks"])
+def test_a_reader_that_has_had_enough_ends_it_as_it_ends_other_tools(
+    eventproc: Say, registry: Running, words: str
+) -> None:
+    (one,) = make_runs(registry, registry.register(name="peaks").handler)
+    end(registry, claim(registry, one), log="first\n")
+    reader, writer = os.pipe()
+    os.close(reader)
+
+    done = subprocess.run(
+        [sys.executable, "-m", "btrdbextras", *words.split()], stdout=writer, stderr=subprocess.PIPE, timeout=60
+    )
+    os.close(writer)
+
+    assert (done.returncode, done.stderr) == (141, b"")
