@@ -26,7 +26,7 @@ TEXT_LIMIT = 64 * 1024
 _APPLE_DOUBLE = b"\x00\x05\x16\x07"
 _ENCRYPTED, _UTF8 = 0x1, 0x800
 _SMALL = 10 * MIB
-_DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, OSError, ValueError)
+DAMAGE = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError, RuntimeError, OSError, ValueError)
 """What zipfile raises, and what it lets through from the libraries beneath it (NotImplementedError is a RuntimeError)."""
 
 
@@ -103,7 +103,7 @@ class Archive:
         """A member's bytes; raises BadRecording when the archive is damaged there."""
         try:
             return self._file.read(member)
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise BadRecording(f"{posixpath.basename(member.filename)} cannot be unpacked: {error}") from error
 
     def __enter__(self) -> Archive:
@@ -122,7 +122,7 @@ def open_archive(path: Path, limits: Limits | None = None) -> Archive:
         file = zipfile.ZipFile(path)
     except FileNotFoundError:
         raise BadArchive("there is no such file") from None
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise BadArchive(f"is no zip archive, or a damaged one: {error}") from error
     try:
         return Archive(path.name, file, _members(file, limits, path.stat().st_size))
@@ -140,6 +140,7 @@ def _members(file: zipfile.ZipFile, limits: Limits, packed: int) -> dict[str, zi
         if name.endswith("/"):
             continue
         _check_path(name)
+        name = "/".join(part for part in name.split("/") if part not in ("", "."))  # tar -C folder . writes ./a.cfg
         if entry.flag_bits & _ENCRYPTED:
             raise BadArchive(f"is encrypted ({name}); it should be without a password")
         if name in members:

@@ -27,6 +27,11 @@ class Sections:
     encoding: str
 
 
+def is_cff(head: bytes) -> bool:
+    """Whether a file that begins so is a CFF file: its first line is a section's header, as '--- file type: CFG ---'."""
+    return _HEADER.match(head.lstrip()) is not None
+
+
 def read_cff(data: bytes) -> Sections:
     """The sections of a CFF file. Raises BadRecording naming the one that is missing or cut off."""
     texts: dict[str, str] = {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import tarfile
@@ -29,9 +30,10 @@ def received(tmp_path: Path, files: Mapping[str, bytes]) -> list[Received]:
     return [Received(name, folder / str(number)) for number, name in enumerate(files)]
 
 
-def a_tar(members: Mapping[str, bytes], mode: str = "w:gz", link: str | None = None) -> bytes:
+def a_tar(members: Mapping[str, bytes], mode: str = "w:gz", link: str | None = None, encoding: str = "utf-8") -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode=mode) as archive:  # type: ignore[call-overload]
+    form = {"encoding": encoding, "format": tarfile.GNU_FORMAT}
+    with tarfile.open(fileobj=out, mode=mode, **form) as archive:  # type: ignore[call-overload]
         for name, content in members.items():
             about = tarfile.TarInfo(name)
             about.size = len(content)
@@ -43,7 +45,7 @@ def a_tar(members: Mapping[str, bytes], mode: str = "w:gz", link: str | None = N
     return out.getvalue()
 
 
-@pytest.mark.parametrize("mode", ["w:gz", "w", "w:xz"])
+@pytest.mark.parametrize("mode", ["w:gz", "w", "w:xz", "w:bz2"])
 def test_a_tar_becomes_a_zip_of_the_same_members(tmp_path: Path, cfg: Cfg, mode: str) -> None:
     tar = a_tar({"deep/a.cfg": cfg().encode(), "deep/a.dat": DAT}, mode)
     packed = pack(received(tmp_path, {"fault.tar.gz": tar}), tmp_path, LIMITS)
@@ -66,10 +68,63 @@ def test_a_cfg_with_its_dat_is_one_recording(tmp_path: Path, cfg: Cfg) -> None:
     assert (packed.name, packed.data_sets) == ("Fault 1.CFG", ("/Fault 1.CFG",))
 
 
-def test_a_bare_cff_is_taken(tmp_path: Path, cfg: Cfg) -> None:
+@pytest.mark.parametrize(
+    ("name", "called", "data_set"),
+    [
+        ("fault.cff", "fault.cff", "/fault.cff"),
+        ("", "archive.cff", "/archive.cff"),
+        ("fault.txt", "fault.txt", "/fault.cff"),
+    ],
+)
+def test_a_bare_cff_is_taken_whatever_its_name(tmp_path: Path, cfg: Cfg, name: str, called: str, data_set: str) -> None:
     text = f"--- file type: CFG ---\r\n{cfg()}--- file type: DAT ASCII ---\r\n".encode() + DAT
-    packed = pack(received(tmp_path, {"fault.cff": text}), tmp_path, LIMITS)
-    assert (packed.name, packed.data_sets) == ("fault.cff", ("/fault.cff",))
+    packed = pack(received(tmp_path, {name: text}), tmp_path, LIMITS)
+    assert (packed.name, packed.data_sets) == (called, (data_set,))
+
+
+def test_a_tar_of_a_folder_has_names_without_the_folder(tmp_path: Path, cfg: Cfg) -> None:
+    packed = pack(received(tmp_path, {"": a_tar({"./a.cfg": cfg().encode(), ".//./a.dat": DAT})}), tmp_path, LIMITS)
+    assert (packed.name, packed.data_sets) == ("archive.tar", ("/a.cfg",))
+
+
+def test_names_in_a_tar_that_are_not_utf_8_are_read(tmp_path: Path, cfg: Cfg) -> None:
+    tar = a_tar({"Störung.cfg": cfg().encode(), "Störung.dat": DAT}, encoding="latin-1")
+    assert pack(received(tmp_path, {"a.tar": tar}), tmp_path, LIMITS).data_sets == ("/Störung.cfg",)
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:xz", "w:bz2"])
+def test_a_compressed_tar_with_any_byte_damaged_is_refused(tmp_path: Path, cfg: Cfg, mode: str) -> None:
+    tar = a_tar({"a.cfg": cfg().encode(), "a.dat": DAT}, mode)
+    (file,) = received(tmp_path, {"a.tar.gz": tar})
+    pack([file], tmp_path, LIMITS)
+    for at in range(10, len(tar)):  # gzip's head of 10 bytes holds a time and the packer's system
+        file.path.write_bytes(tar[:at] + bytes([tar[at] ^ 0xFF]) + tar[at + 1 :])
+        with pytest.raises(BadArchive):
+            pack([file], tmp_path, LIMITS)
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+def test_a_tar_that_is_cut_off_is_refused(tmp_path: Path, cfg: Cfg, mode: str) -> None:
+    tar = a_tar({"a.cfg": cfg().encode(), "a.dat": DAT}, mode)
+    ends = len(tar.rstrip(b"\0")) // tarfile.BLOCKSIZE * tarfile.BLOCKSIZE if mode == "w" else len(tar)
+    (file,) = received(tmp_path, {"a.tar": tar})
+    for size in {1, ends // 2, ends - 1, ends + (tarfile.BLOCKSIZE if mode == "w" else -4)}:
+        file.path.write_bytes(tar[:size])
+        with pytest.raises(BadArchive, match="damaged"):
+            pack([file], tmp_path, LIMITS)
+
+
+def test_a_tar_with_a_damaged_header_is_not_taken_for_a_shorter_one(tmp_path: Path, cfg: Cfg) -> None:
+    tar = bytearray(a_tar({"a.cfg": cfg().encode(), "a.dat": DAT, "b.cfg": cfg().encode(), "b.dat": DAT}, "w"))
+    at = tar.index(b"b.cfg")
+    tar[at] ^= 0xFF
+    with pytest.raises(BadArchive, match=f"at byte {at} there is neither a member nor the end's mark"):
+        pack(received(tmp_path, {"a.tar": bytes(tar)}), tmp_path, LIMITS)
+
+
+def test_a_tar_that_would_fill_the_memory_by_its_headers_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadArchive, match="has a header of 5000000 bytes"):
+        pack(received(tmp_path, {"a.tar": a_tar({"a" * 4_999_999: b""})}), tmp_path, LIMITS)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +139,7 @@ def test_a_bare_cff_is_taken(tmp_path: Path, cfg: Cfg) -> None:
         ({"a.tar.gz": a_tar({"../a.cfg": b"x", "../a.dat": b"x"})}, "a member outside of itself"),
         ({"a.tar.gz": a_tar({"a.cfg": b"\0" * (12 << 20)})}, "bytes unpacked, which is more than is taken"),
         ({"a.tar.gz": a_tar({f"{n}.cfg": b"x" for n in range(101)})}, "more than 100 members"),
+        ({"a.tar.gz": gzip.compress(a_tar({"a.cfg": b"x"}, "w") + bytes(12 << 20))}, "goes on after its end"),
         ({"a.tar.gz": a_tar({"a.cfg": bytes(range(256)) * 400})[:300]}, "damaged"),
     ],
 )
