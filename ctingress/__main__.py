@@ -18,6 +18,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import btrdb
+import grpc
 from btrdb.exceptions import BTrDBError
 
 from ctingress.decode_text import readable_names
@@ -28,7 +29,7 @@ from ctingress.refuse import BadArchive
 from ctingress.settings import IngressSettings
 from ctingress.watch import Watch, watch
 from ctingress.when import check_zone
-from ctingress.write import NotWritten
+from ctingress.write import NotWritten, key_refused
 from schemas.errors import InvalidMessage, TryLater
 from stream.connect import open_book, open_broker
 from stream.settings import StreamSettings
@@ -52,15 +53,22 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="ctingress-") as folder:
             packed = None  # when a folder is watched
             if arguments.watched is None:  # before all else: a wrong file is told even where nothing answers
-                names = readable_names([path.name for path in arguments.archive])
-                given = [Received(name, path) for name, path in zip(names, arguments.archive, strict=True)]
-                packed = pack(given, Path(folder), settings.limits())
+                packed = _pack(arguments.archive, Path(folder), settings)
             return _with_connections(arguments, settings, packed)
     except BadArchive as error:
         (first,) = readable_names([arguments.archive[0].name])
         return _say(f"{first}: {error}; nothing was written or published")
     finally:
         traces.close()
+
+
+def _pack(paths: list[Path], folder: Path, settings: IngressSettings) -> Packed:
+    try:
+        names = readable_names([path.name for path in paths])
+        given = [Received(name, path) for name, path in zip(names, paths, strict=True)]
+        return pack(given, folder, settings.limits())
+    except OSError as error:
+        raise BadArchive(f"cannot be read: {error}") from error
 
 
 def _with_connections(arguments: argparse.Namespace, settings: IngressSettings, packed: Packed | None) -> int:
@@ -104,6 +112,8 @@ def _ingest(packed: Packed, options: Options, take: Callable[..., Ingested]) -> 
         return _say(f"{packed.name}: {error.reason}; nothing was written or published")
     except NotWritten as error:
         return _say(f"{error}; no event was published. Ingesting the archive again adds nothing twice")
+    except grpc.RpcError as error:
+        return _say(f"{_of_btrdb(error)}; no event was published. Ingesting the archive again adds nothing twice")
     except TryLater as error:
         return _say(f"the data is in BTrDB, but Kafka did not take the event: {error}. Ingest the archive again")
     read = sum(isinstance(data_set, Described) for data_set in ingested.data_sets)
@@ -111,6 +121,13 @@ def _ingest(packed: Packed, options: Options, take: Callable[..., Ingested]) -> 
         f"\n{read} of {len(ingested.data_sets)} data sets ingested; event published with RequestID {ingested.request_id}"
     )
     return 0
+
+
+def _of_btrdb(error: grpc.RpcError) -> str:
+    try:
+        return f"BTrDB refuses the key (BTRDB_API_KEY): {key_refused(error)}"
+    except TryLater as other:
+        return other.reason
 
 
 def _quiet() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
+import grpc
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -15,10 +16,12 @@ from btrdb.exceptions import AmbiguousStream, BTrDBError, RecycledUUID, StreamEx
 from ctingress.describe import Described, notes
 from ctingress.name import LONGEST, StreamName, shortened
 from ctingress.recording import Channel, Samples
+from schemas.errors import TryLater
 
 MERGE = "equal"
 """A point equal in time and value is the same point: ingesting twice adds none, and nothing is ever overwritten."""
 READ_BACK_S = 60.0
+REFUSED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
 
 _SCHEMA = pa.schema(
     [
@@ -35,6 +38,15 @@ class NotWritten(Exception):
     def for_good(self) -> bool:
         """Whether trying again is of no use: a stream of the same name under another UUID, or one that was obliterated."""
         return isinstance(self.__cause__, AmbiguousStream | RecycledUUID)
+
+
+def key_refused(error: BaseException) -> str:
+    """What BTrDB said where it refuses the key; error: btrdb's or gRPC's. Raises TryLater where anything else was the matter."""
+    # btrdb's connect() wraps what gRPC was told
+    said: Any = next((e for e in (error, error.__cause__, error.__context__) if isinstance(e, grpc.Call)), None)
+    if said is not None and said.code() in REFUSED:
+        return str(said.details())
+    raise TryLater(f"BTrDB: {said.details() if said is not None else error}") from error
 
 
 def write(connection: Any, described: Described, samples: Samples) -> list[int]:
