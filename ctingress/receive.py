@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-import hashlib
+import re
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import structlog
-from fastapi import FastAPI, Header, HTTPException, Query, Request
+from fastapi import FastAPI, Header, HTTPException, Query, Request, Security
 from fastapi.concurrency import run_in_threadpool
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.docs import get_swagger_ui_html
 from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.security import HTTPBearer
 from fastapi.staticfiles import StaticFiles
 from pydantic import BaseModel, Field
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException as HttpError
 from swagger_ui_bundle import swagger_ui_path
 
-from callers import ApiKeys, Caller, UnknownKey
-from ctingress.ingest import rfc3339
-from ctingress.open import Limits
-from ctingress.pack import Packed, Received, pack
+from callers import UnknownKey
+from ctingress.accept import LONGEST_NAME, Asked, Desk, OtherUpload, accept
+from ctingress.pack import Received
 from ctingress.refuse import BadArchive
 from ctingress.when import check_zone
-from ledger import Ledger, archives
-from ledger.archives import ArchiveView, NewArchive
-from objectstore import ObjectStore
+from ledger import archives
+from ledger.archives import ArchiveView
 from schemas.errors import TryLater
 from telemetry import metrics
 
 log = structlog.get_logger()
 
-LONGEST_TAG, MOST_TAGS, LONGEST_NAME, LONGEST_ONCE = 200, 100, 255, 255
+LONGEST_TAG, MOST_TAGS, LONGEST_ONCE = 200, 100, 255
 PARAMETERS = ("tags", "name", "prefix", "timezone")
 _FORM = "multipart/form-data"
 """Any other content type is the archive itself: curl's --data-binary says application/x-www-form-urlencoded."""
 _CHUNK = 1 << 20
+_TAGS = "comma-separated, or given several times; handlers with one of them run"
+_KEY = HTTPBearer(scheme_name="key", description="an API key", auto_error=False)
+"""For the page's Authorize; who calls is found out by callers.ApiKeys."""
 
 
 class DataSetState(BaseModel):
@@ -67,34 +68,11 @@ class ArchiveState(BaseModel):
     DataSets: list[DataSetState]
 
 
-@dataclass(frozen=True)
-class Desk:
-    """What the service needs. max_upload: bytes of one upload; once_by_digest: the same content is the same upload;
-    wake: told that there is work."""
-
-    ledger: Ledger
-    keys: ApiKeys
-    keep: ObjectStore
-    limits: Limits
-    max_upload: int
-    once_by_digest: bool = False
-    wake: Callable[[], None] = lambda: None
-
-
-@dataclass(frozen=True)
-class Asked:
-    """What goes with an upload. tags: as given, comma-separated; once: the Idempotency-Key."""
-
-    tags: str
-    name: str
-    prefix: str
-    timezone: str
-    once: str | None
-
-
 def make_app(desk: Desk) -> FastAPI:
     """The ASGI application."""
-    app = FastAPI(title="COMTRADE ingress", version="1", docs_url=None, redoc_url=None, description=__doc__)
+    app = FastAPI(
+        title="COMTRADE ingress", version="1", docs_url=None, redoc_url=None, description=__doc__, dependencies=[Security(_KEY)]
+    )  # fmt: skip
     app.mount("/docs/static", StaticFiles(directory=swagger_ui_path), name="static")
 
     @app.get("/docs", include_in_schema=False)
@@ -106,27 +84,28 @@ def make_app(desk: Desk) -> FastAPI:
         )  # fmt: skip
 
     @app.post(
-        "/v1/archives", status_code=202, response_model=ArchiveState, openapi_extra=_BODY, responses=_PROBLEMS,
+        "/v1/archives", status_code=202, response_model=ArchiveState, openapi_extra=_BODY, responses=_BEFORE | _PROBLEMS,
         summary="Upload an archive",
     )  # fmt: skip
     async def upload(
         request: Request,
-        tags: str = Query("", description="comma-separated; handlers with one of them run"),
+        tags: Annotated[list[str], Query(default_factory=list, description=_TAGS)],
         name: str = Query("", description="the archive's name, when the body is the archive itself"),
         prefix: str = Query("", description="put before collections, for recorders with placeholder names"),
         timezone: str = Query("", description="of recorders that do not tell theirs: America/New_York, +02:00"),
         idempotency_key: str | None = Header(None, description="the same key again gives the first RequestID again"),
     ) -> JSONResponse:
-        """A zip (.zip, .zic), tar or CFF as body, or as form files; a CFG and its DAT as two form files.
+        """A zip (.zip, .zic), tar (.tar, .tar.gz, .tar.xz, .tar.bz2) or CFF as body, or as form file; a CFG and its DAT as two form files.
 
         Answered when it has been stored and checked; 202 for a new one, 200 for one that was uploaded before.
         """
         caller = await run_in_threadpool(desk.keys.caller, request.headers.items())
-        asked = Asked(tags, name, prefix, timezone, idempotency_key)
-        _check(asked, request.query_params)
+        asked = Asked(_tags(tags), name, prefix, timezone.strip(), idempotency_key)
+        _check_given(request)
+        _check(asked)
         with tempfile.TemporaryDirectory(prefix="ctingress-") as folder:
             files = await _receive(request, Path(folder), asked.name, desk.max_upload)
-            view, new = await run_in_threadpool(_accept, desk, caller, asked, files, Path(folder))
+            view, new = await run_in_threadpool(accept, desk, caller, asked, files, Path(folder))
         where = {"Location": f"/v1/archives/{view.request_id}"}
         code = 202 if new else 200
         metrics.uploads_total.labels(code=str(code)).inc()
@@ -148,13 +127,22 @@ def make_app(desk: Desk) -> FastAPI:
     return app
 
 
-def _check(asked: Asked, given: Iterable[str]) -> None:
-    unknown = sorted(set(given) - set(PARAMETERS))
-    if unknown:  # an archive whose tags are lost runs other handlers
+def _check_given(request: Request) -> None:
+    """Nothing that was given is lost: an archive without its tags runs other handlers. Raises HTTPException 400."""
+    given = Counter(name for name, _ in request.query_params.multi_items())
+    unknown = sorted(given.keys() - set(PARAMETERS))
+    if unknown:
         raise HTTPException(400, f"{unknown[0][:60]}: there is no such parameter; there are {', '.join(PARAMETERS)}")
-    tags = _tags(asked.tags)
-    if len(tags) > MOST_TAGS or any(len(tag) > LONGEST_TAG for tag in tags):
+    given["Idempotency-Key"] = len(request.headers.getlist("idempotency-key"))
+    for name, times in given.items():
+        if times > 1 and name != "tags":
+            raise HTTPException(400, f"{name}: is given {times} times; give it once")
+
+
+def _check(asked: Asked) -> None:
+    if len(asked.tags) > MOST_TAGS or any(len(tag) > LONGEST_TAG for tag in asked.tags):
         raise HTTPException(400, f"tags: at most {MOST_TAGS} of at most {LONGEST_TAG} characters are taken")
+    _check_text("tags", ",".join(asked.tags))
     for what, text, longest in (
         ("name", asked.name, LONGEST_NAME),
         ("prefix", asked.prefix, LONGEST_NAME),
@@ -162,6 +150,7 @@ def _check(asked: Asked, given: Iterable[str]) -> None:
     ):
         if len(text) > longest:
             raise HTTPException(400, f"{what}: has {len(text)} characters; at most {longest} are taken")
+        _check_text(what, text)
     if asked.once is not None and not asked.once.strip():
         raise HTTPException(400, "Idempotency-Key: is empty; leave it out or give one")
     if asked.timezone:
@@ -171,8 +160,14 @@ def _check(asked: Asked, given: Iterable[str]) -> None:
             raise HTTPException(400, f"timezone: {error}") from error
 
 
-def _tags(text: str) -> tuple[str, ...]:
-    return tuple(sorted({tag.strip() for tag in text.split(",") if tag.strip()}))
+def _check_text(what: str, text: str) -> None:
+    for sign in text:
+        if sign < " " or sign == "\x7f":
+            raise HTTPException(400, f"{what}: has a control character (U+{ord(sign):04X}); leave it out")
+
+
+def _tags(given: list[str]) -> tuple[str, ...]:
+    return tuple(sorted({tag.strip() for tag in ",".join(given).split(",") if tag.strip()}))
 
 
 async def _receive(request: Request, folder: Path, name: str, most: int) -> list[Received]:
@@ -189,7 +184,7 @@ async def _receive(request: Request, folder: Path, name: str, most: int) -> list
                 if got > most:
                     raise HTTPException(413, f"the upload has more than {most} bytes; no more are taken")
                 out.write(chunk)
-        return [Received(name or "archive.zip", path)] if got else []
+        return [Received(_last(name), path)] if got else []
     files = []
     async with Request(request.scope, _counted(request, most)).form(max_files=16) as form:
         for number, (field, part) in enumerate(form.multi_items()):
@@ -201,8 +196,14 @@ async def _receive(request: Request, folder: Path, name: str, most: int) -> list
             with path.open("wb") as out:
                 while chunk := await part.read(_CHUNK):
                     out.write(chunk)
-            files.append(Received(part.filename or name or "archive.zip", path))
+            _check_text(f"{field[:60]}: the file's name", part.filename or "")
+            files.append(Received(_last(part.filename or name), path))
     return files
+
+
+def _last(path: str) -> str:
+    """A file's own name: some browsers send its whole path."""
+    return re.split(r"[/\\]", path)[-1]
 
 
 def _counted(request: Request, most: int) -> Callable[[], Any]:
@@ -217,63 +218,6 @@ def _counted(request: Request, most: int) -> Callable[[], Any]:
         return message
 
     return receive
-
-
-def _accept(desk: Desk, caller: Caller, asked: Asked, files: list[Received], folder: Path) -> tuple[ArchiveView, bool]:
-    """Checks, stores and books the upload. Raises BadArchive, TryLater, HTTPException 422."""
-    digest = hashlib.sha256()
-    for file in files:
-        with file.path.open("rb") as content:
-            while chunk := content.read(_CHUNK):
-                digest.update(chunk)
-    packed = pack(files, folder, desk.limits)
-    once = asked.once and f"key {asked.once}"
-    if once is None and desk.once_by_digest:
-        once = f"digest {digest.hexdigest()} {','.join(_tags(asked.tags))}"
-    new = _new(caller, asked, packed, digest.hexdigest(), once)
-    desk.keep.put(packed.path, new.stored)
-    view, is_new = _book(desk, new)
-    if not is_new:
-        desk.keep.remove(new.stored)
-        if (view.digest, view.tags) != (new.digest, new.tags):
-            tags = ", ".join(view.tags) or "none"
-            other = f"{view.file_name} with tags {tags}" if view.digest == new.digest else view.file_name
-            raise HTTPException(
-                422, f"Idempotency-Key {asked.once!r} was used for another upload ({other}); take a new one"
-            )
-        return view, False
-    log.info("archive stored", request_id=view.request_id, file=view.file_name, owner=view.owner, size=view.size)
-    desk.wake()
-    return view, True
-
-
-def _book(desk: Desk, new: NewArchive) -> tuple[ArchiveView, bool]:
-    """The archive in the ledger, and whether it is new there. Raises TryLater."""
-    try:
-        with desk.ledger.write() as session:
-            return archives.add(session, desk.ledger, new)
-    except TryLater:  # perhaps the same upload came through another ingress at this moment: then it is there now
-        with desk.ledger.write() as session:
-            return archives.add(session, desk.ledger, new)
-
-
-def _new(caller: Caller, asked: Asked, packed: Packed, digest: str, once: str | None) -> NewArchive:
-    request_id = str(uuid.uuid4())
-    return NewArchive(
-        request_id=request_id,
-        owner=caller.user,
-        api_key=caller.key,
-        file_name=packed.name[:LONGEST_NAME],
-        stored=f"{request_id}.zip",
-        size=packed.path.stat().st_size,
-        digest=digest,
-        data_sets=packed.data_sets,
-        tags=_tags(asked.tags),
-        prefix=asked.prefix,
-        zone=asked.timezone or None,
-        submitted_at=rfc3339(time.time_ns()),
-        once=once,
-    )
 
 
 def _state(view: ArchiveView) -> ArchiveState:
@@ -308,9 +252,14 @@ def _answer_problems(app: FastAPI) -> None:
     def bad(request: Request, error: BadArchive) -> JSONResponse:
         return problem(request, 422, f"the archive {error}; nothing was stored")
 
+    @app.exception_handler(OtherUpload)
+    def other_upload(request: Request, error: OtherUpload) -> JSONResponse:
+        return problem(request, 422, str(error))
+
+    @app.exception_handler(OSError)  # this machine's disk
     @app.exception_handler(TryLater)
-    def away(request: Request, error: TryLater) -> JSONResponse:
-        log.warning("not taken", reason=error.reason)
+    def away(request: Request, error: OSError | TryLater) -> JSONResponse:
+        log.warning("not taken", reason=str(error))
         return problem(request, 503, "uploads cannot be stored just now; try again soon", {"Retry-After": "10"})
 
     @app.exception_handler(RequestValidationError)
@@ -330,13 +279,14 @@ _BODY = {
         "content": {
             "application/zip": {"schema": _BINARY},
             "application/gzip": {"schema": _BINARY},
+            "application/octet-stream": {"schema": _BINARY},
             "multipart/form-data": {
                 "schema": {"type": "object", "properties": {"file": {"type": "array", "items": _BINARY}}}
             },
         },
     },
-    "security": [{"key": []}],
 }
+_BEFORE: dict[int | str, dict[str, Any]] = {200: {"model": ArchiveState, "description": "it was uploaded before"}}
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"description": "a parameter is wrong"},
     401: {"description": "no API key, or one that is not known"},

@@ -11,9 +11,11 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from callers import ApiKeys
+from ctingress.accept import Desk
 from ctingress.describe import HOOK
 from ctingress.open import Limits
-from ctingress.receive import Desk, make_app
+from ctingress.receive import make_app
+from ctingress.room import Room
 from ctingress.settings import IngressSettings
 from ctingress.work import Worker
 from ledger import Ledger, archives
@@ -51,7 +53,7 @@ class ServeSettings(SealSettings):
     keys_file: Path = Field(description="JSON with the digests of API keys, as the registry has it")
     archives: str = Field(description="where uploads lie until they are published: file:///path, s3://bucket/path, ...")
     max_upload_bytes: int = Field(1 << 30, ge=1024, description="of one upload")
-    once_by_digest: bool = Field(False, description="the same content with the same tags is the same upload")
+    once_by_digest: bool = Field(False, description="the same content with the same parameters is the same upload")
     workers: int = Field(1, ge=1, description="archives that are worked on at a time")
     lease_s: float = Field(15.0, gt=0, description="a worker that died leaves its archive to the next after this")
     give_up_s: float = Field(3 * 86_400.0, gt=0, description="how long BTrDB or Kafka may be away for an archive")
@@ -70,11 +72,12 @@ def main() -> int:
     loop.until_ready(lambda: book.publish([(HOOK, HOOK)]), health, "kafka", stop)
     limits = ingress.limits()
     keep = ObjectStore(settings.archives)
-    wake = threading.Event()
+    wake, room = threading.Event(), Room()
     crew = [
         Worker(
             ledger, keep, producer, lambda key: btrdb.connect(ingress.btrdb_endpoint, apikey=key), limits=limits,
             largest_message=belt.max_message_bytes, lease_s=settings.lease_s, give_up_s=settings.give_up_s,
+            room=room,
         )
         for _ in range(settings.workers)
     ]  # fmt: skip

@@ -18,7 +18,8 @@ from ctingress.describe import HOOK, Described, Unreadable
 from ctingress.ingest import Options, ingest
 from ctingress.open import Limits
 from ctingress.refuse import BadArchive
-from ctingress.write import NotWritten
+from ctingress.room import Room
+from ctingress.write import NotWritten, key_refused
 from ledger import Ledger, archives
 from ledger.archives import ArchiveView
 from ledger.engine import now_ms
@@ -30,7 +31,7 @@ from telemetry import metrics
 log = structlog.get_logger()
 
 LONGEST_WAIT_S = 300.0
-REFUSED = {grpc.StatusCode.UNAUTHENTICATED, grpc.StatusCode.PERMISSION_DENIED}
+MOST_LOST = 5
 
 
 class LeaseLost(Exception):
@@ -63,8 +64,9 @@ class Worker:
         largest_message: int,
         lease_s: float = 15.0,
         give_up_s: float = 3 * 86_400.0,
+        room: Room | None = None,
     ) -> None:
-        """connect: gives btrdb's connection under an API key; give_up_s: how long something may be away."""
+        """connect: gives btrdb's connection under an API key; give_up_s: how long something may be away; room: its process's."""
         self._ledger = ledger
         self._keep = keep
         self._producer = producer
@@ -73,6 +75,7 @@ class Worker:
         self._largest_message = largest_message
         self._lease_s = lease_s
         self._give_up_s = give_up_s
+        self._room = room or Room()
         self._name = uuid.uuid4().hex
 
     def turn(self) -> bool:
@@ -86,7 +89,8 @@ class Worker:
         renewer = threading.Thread(target=self._renew, args=(archive, progress, ended), name="renewer", daemon=True)
         renewer.start()
         try:
-            self._end(archive, progress, self._error_of(archive, key, progress))
+            with self._room.entered(alone=archive.lost > 0):
+                self._end(archive, progress, self._error_of(archive, key, progress))
         except LeaseLost:
             log.warning("the archive is another worker's now", request_id=archive.request_id)
         except TryLater as error:
@@ -102,6 +106,11 @@ class Worker:
             if archives.published_before(session, HOOK, archive.request_id):
                 progress.done.update((str(d["Name"]), d) for d in archive.data_sets if d["Success"] is not None)
                 return ""
+        if archive.lost >= MOST_LOST:
+            return (
+                f"given up: the process that worked on it ended in the middle, {archive.lost} times; perhaps it takes more "
+                "memory than there is: split the archive, or ask your operator"
+            )
         if key is None:
             return "the uploader's key cannot be unsealed any more; upload the archive again"
         try:
@@ -117,10 +126,7 @@ class Worker:
                 return str(error)
             raise TryLater(str(error)) from error
         except (BTrDBError, OSError, grpc.RpcError) as error:
-            said = next((e for e in (error, error.__cause__, error.__context__) if isinstance(e, grpc.Call)), None)
-            if said is not None and said.code() in REFUSED:  # btrdb's connect() wraps it
-                return f"BTrDB refuses the uploader's key: {said.details()}"
-            raise TryLater(f"BTrDB: {said.details() if said is not None else error}") from error
+            return f"BTrDB refuses the uploader's key: {key_refused(error)}"
         return ""
 
     def _ingest(self, archive: ArchiveView, key: str, progress: Progress) -> None:

@@ -15,6 +15,8 @@ from ledger.engine import Ledger, is_postgresql, now_ms
 from ledger.tables import ArchiveRow, EventRow
 
 WAITING, WORKING, PUBLISHED, FAILED = "waiting", "working", "published", "failed"
+BY_DIGEST = "digest "
+"""How a `once` begins that was made from the content: it counts until the archive fails. A key of the uploader's counts for ever."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,10 @@ class NewArchive:
 
 @dataclass(frozen=True)
 class ArchiveView:
-    """An archive as its uploader sees it. data_sets: [{Name, Success, Error}], Success None until it is done; times in ms."""
+    """An archive as its uploader sees it. data_sets: [{Name, Success, Error}], Success None until it is done; times in ms.
+
+    lost: how many of its tries ended without a word, with their worker's lease.
+    """
 
     request_id: str
     owner: str
@@ -57,6 +62,7 @@ class ArchiveView:
     error: str
     data_sets: tuple[Mapping[str, Any], ...]
     tries: int
+    lost: int
     created_at_ms: int
     ended_at_ms: int | None
 
@@ -65,14 +71,17 @@ def add(session: Session, ledger: Ledger, new: NewArchive) -> tuple[ArchiveView,
     """Keeps the archive, or finds the owner's earlier one of the same `once`; whether it is new."""
     if new.once is not None:
         known = session.scalar(select(ArchiveRow).where(ArchiveRow.owner == new.owner, ArchiveRow.once == new.once))
-        if known is not None:
+        if known is not None and not (known.state == FAILED and new.once.startswith(BY_DIGEST)):
             return _view(known), False
+        if known is not None:
+            known.once = None
+            session.flush()
     now = now_ms(session)
     row = ArchiveRow(
         request_id=new.request_id, owner=new.owner, sealed=ledger.seals.encrypt(new.api_key.encode()),
         file_name=new.file_name, stored=new.stored, size=new.size, digest=new.digest, tags=json.dumps(new.tags),
         prefix=new.prefix, zone=new.zone, submitted_at=new.submitted_at, once=new.once, state=WAITING, error="",
-        data_sets=json.dumps([undone(name) for name in new.data_sets]), tries=0, not_before_ms=now, created_at_ms=now,
+        data_sets=json.dumps([undone(name) for name in new.data_sets]), tries=0, lost=0, not_before_ms=now, created_at_ms=now,
     )  # fmt: skip
     session.add(row)
     session.flush()
@@ -108,6 +117,7 @@ def take(session: Session, ledger: Ledger, worker: str, lease_s: float) -> tuple
     row = session.scalar(query.execution_options(populate_existing=True))
     if row is None:
         return None
+    row.lost += row.state == WORKING
     row.state, row.worker, row.lease_until_ms = WORKING, worker, now + int(lease_s * 1000)
     row.tries += 1
     session.flush()
@@ -190,5 +200,5 @@ def _view(row: ArchiveRow) -> ArchiveView:
     return ArchiveView(
         row.request_id, row.owner, row.file_name, row.stored, row.size, row.digest, tuple(json.loads(row.tags)),
         row.prefix, row.zone, row.submitted_at, row.state, row.error, tuple(json.loads(row.data_sets)), row.tries,
-        row.created_at_ms, row.ended_at_ms,
+        row.lost, row.created_at_ms, row.ended_at_ms,
     )  # fmt: skip

@@ -317,6 +317,7 @@ class ArchiveRow(Table):
     error: Mapped[str] = mapped_column(Text)
     data_sets: Mapped[str] = mapped_column(Text)
     tries: Mapped[int] = mapped_column(Integer)
+    lost: Mapped[int] = mapped_column(Integer, default=0, server_default="0")
     not_before_ms: Mapped[int] = mapped_column(BigInteger)
     worker: Mapped[str | None] = mapped_column(String(64))
     lease_until_ms: Mapped[int | None] = mapped_column(BigInteger)

@@ -7,8 +7,9 @@ from pathlib import Path
 from cryptography.fernet import Fernet
 
 from callers import ApiKeys
+from ctingress.accept import Desk
 from ctingress.open import Limits
-from ctingress.receive import Desk, make_app
+from ctingress.receive import make_app
 from ctingress.serve import ServeSettings
 from devstack.keys import make_keys
 from ledger import Ledger

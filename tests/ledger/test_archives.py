@@ -118,3 +118,30 @@ def test_progress_is_seen_while_it_is_worked_on(ledger: Ledger) -> None:
     with ledger.read() as session:
         seen = archives.get(session, view.request_id)
     assert seen is not None and [d["Success"] for d in seen.data_sets] == [True, None]
+
+
+def test_tries_that_end_without_a_word_are_counted_and_those_put_off_are_not(ledger: Ledger) -> None:
+    added(ledger)
+    seen = []
+    for worker in ("w1", "w2", "w3"):
+        found = taken(ledger, worker)
+        assert found is not None
+        seen.append(found[0].lost)
+        if worker == "w1":
+            with ledger.write() as session:
+                assert archives.put_off(session, found[0].request_id, worker, "BTrDB is away", 1.0)
+        lapse(ledger)
+    assert seen == [0, 0, 1]
+
+
+def test_an_archive_that_failed_may_be_uploaded_again_by_its_digest_and_not_by_its_key(ledger: Ledger) -> None:
+    for once, new_again in ((archives.BY_DIGEST + "ab", True), ("key 1", False)):
+        first, _ = added(ledger, once=once)
+        assert taken(ledger) is not None
+        with ledger.write() as session:
+            assert archives.end(session, first.request_id, "w1", "BTrDB refuses the key", [])
+        again, new = added(ledger, once=once)
+        assert (again.request_id != first.request_id, new) == (new_again, new_again)
+        if new:
+            assert added(ledger, once=once)[0].request_id == again.request_id
+            assert taken(ledger) is not None

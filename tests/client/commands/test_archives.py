@@ -17,8 +17,9 @@ from structlog.testing import capture_logs
 
 from btrdbextras.commands import http
 from callers import ApiKeys
-from ctingress import receive
+from ctingress.accept import Desk
 from ctingress.open import Limits
+from ctingress.receive import make_app
 from ctingress.work import Worker
 from devstack.certificates import make_certificates
 from devstack.keys import make_keys
@@ -81,7 +82,7 @@ def ingress(
     broker.admin().ensure_topics(topics(("py3.11",), 1), 1, 8 * MIB)
     due, over = threading.Event(), threading.Event()
     keep = ObjectStore(f"file://{tmp_path / 'archives'}")
-    desk = receive.Desk(ledger, ApiKeys(tmp_path / "keys.json"), keep, LIMITS, max_upload=4 * MIB, wake=due.set)
+    desk = Desk(ledger, ApiKeys(tmp_path / "keys.json"), keep, LIMITS, max_upload=4 * MIB, wake=due.set)
 
     def connect(key: str) -> Any:
         return btrdb.connect(server.endpoint, apikey=key)
@@ -95,7 +96,7 @@ def ingress(
                 pass
 
     thread = threading.Thread(target=work)
-    with capture_logs(), served(receive.make_app(desk), tls) as url:
+    with capture_logs(), served(make_app(desk), tls) as url:
         thread.start()
         monkeypatch.setenv("EVENTPROC_INGRESS", url)
         yield say
