@@ -6,11 +6,13 @@ import contextlib
 import getpass
 import os
 import socket
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 from sqlalchemy.exc import ArgumentError
 
-from admin.say import fail
+from admin.say import fail, say
 from admin.settings import AdminSettings
 from ledger import Ledger, audit
 from ledger.audit import Actor
@@ -23,6 +25,8 @@ from telemetry.settings import from_environment
 
 CALLED_WRONGLY = 2  # exit codes
 LATER = 75  # sysexits(3), EX_TEMPFAIL
+
+T = TypeVar("T")
 
 
 @contextlib.contextmanager
@@ -65,6 +69,24 @@ def broker() -> Iterator[Broker]:
         raise fail(f"{error.reason}; try again later", LATER) from error
     finally:
         opened.close()
+
+
+def patiently(work: Callable[[], T], wait_s: float) -> T:
+    """Does the work, for wait_s again and again while what it needs is away; says so; then raises the last TryLater."""
+    until, wait, said = time.monotonic() + wait_s, 0.5, ""
+    while True:
+        try:
+            return work()
+        except TryLater as error:
+            left = until - time.monotonic()
+            if left <= 0:
+                why = f"{error.reason} (waited for {wait_s:g} s)" if wait_s else error.reason
+                raise TryLater(why, error.after_s) from error
+            if error.reason != said:
+                said = error.reason
+                say(f"waiting for {left:.0f} s at most: {said}")
+            time.sleep(min(left, max(wait, error.after_s)))
+            wait = min(wait * 2, 10.0)
 
 
 def operator() -> Actor:

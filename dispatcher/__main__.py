@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
+import time
 import uuid
 
 from dispatcher.dispatch import Dispatch
@@ -24,6 +25,8 @@ from telemetry import traces
 from telemetry.settings import from_environment
 from telemetry.station import begin
 from telemetry.threads import Threads
+
+LEADS_BACK_S = 10.0
 
 
 def main() -> int:
@@ -50,9 +53,11 @@ def main() -> int:
     reconciler = Reconciler(ledger, desk, notes, settings.group, sweeping, boot_id)
     retainer = Retainer(ledger, keeping.rules(), sweeping, boot_id)
     threads = Threads(stop)
-    sweeping_thread = threads.start("sweeper", sweeper.run, stop, health)
-    threads.start("reconciler", reconciler.run, stop)
-    threads.start("retainer", retainer.run, stop)
+    leading = [
+        threads.start("sweeper", sweeper.run, stop, health),
+        threads.start("reconciler", reconciler.run, stop),
+        threads.start("retainer", retainer.run, stop),
+    ]
     consumer = broker.consumer(hook_names(), settings.group, instance=settings.instance)
     step = Dispatch(ledger, producer, rules, settings.flush_timeout_s, settings.event_bytes)
     loop.run(
@@ -69,7 +74,9 @@ def main() -> int:
     with contextlib.suppress(TryLater):
         step.settle()
     consumer.close()
-    sweeping_thread.join(timeout=10)
+    until = time.monotonic() + LEADS_BACK_S
+    for thread in leading:  # each gives its lead back; whoever reads for longer lets it run out
+        thread.join(max(0.0, until - time.monotonic()))
     broker.close()
     ledger.close()
     traces.close()

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import threading
+import time
 from collections.abc import Mapping, Sequence
 
 import structlog
 
 from dispatcher.settings import SweeperSettings
-from ledger import Ledger, promises, sweeper
+from ledger import Ledger, promises, sweeper, waiting
 from ledger.engine import now_ms
 from ledger.reconcile import EMAIL_STATES, EVENT_LOST, KINDS, RUN_STATES, Books, problem, reconcile, unknown_events
 from schemas.contracts import hook_names
@@ -23,6 +25,8 @@ from telemetry import metrics
 log = structlog.get_logger()
 
 FIRST_S = 10.0
+ROLE = "reconcile"
+LOOKS_MISSED = 3  # then whoever looked has died, and another takes over
 
 
 class Reconciler:
@@ -43,22 +47,46 @@ class Reconciler:
         self._judged_until_ms: int | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Compares until stop is set; blocks. A ledger that is away is waited for."""
-        wait = min(FIRST_S, self._settings.reconcile_every_s)
-        while not stop.wait(wait):
-            wait = self._settings.reconcile_every_s
+        """Looks and compares until stop is set; blocks. A ledger that is away is waited for. Gives its lead back at the end."""
+        settings = self._settings
+        every = min(settings.look_every_s, settings.reconcile_every_s)
+        due = time.monotonic() + min(FIRST_S, settings.reconcile_every_s)
+        while not stop.wait(every):
             try:
-                self.turn()
+                if self.look() and time.monotonic() >= due:
+                    due = time.monotonic() + settings.reconcile_every_s
+                    self.turn()
             except TryLater as error:
                 log.warning("the books were not compared", reason=error.reason)
+        with contextlib.suppress(TryLater), self._ledger.write() as session:
+            sweeper.give_back(session, ROLE, self._boot_id)
+
+    def look(self) -> bool:
+        """Sets the metrics of what is due; False when another process leads. Raises TryLater."""
+        settings = self._settings
+        if not self._leads(settings.look_every_s * LOOKS_MISSED):
+            return False
+        with self._ledger.read() as session:
+            queued = waiting.oldest_queued_s(session, settings.runtime_names())
+            email = waiting.oldest_email_s(session)
+        for runtime, age_s in queued.items():
+            metrics.oldest_queued_seconds.labels(runtime=runtime).set(age_s)
+        metrics.oldest_email_seconds.set(email)
+        return True
+
+    def _leads(self, for_s: float) -> bool:
+        with self._ledger.write() as session:
+            leads = sweeper.lead(session, ROLE, self._boot_id, for_s)
+        if not leads:
+            self._forget()
+        return leads
 
     def turn(self) -> Books | None:
         """Compares once and sets the metrics; None when another process leads. Raises TryLater."""
         settings = self._settings
-        with self._ledger.write() as session:
-            leads = sweeper.lead(session, "reconcile", self._boot_id, settings.reconcile_every_s * 2)
-        if not leads:
-            self._forget()
+        if not self._leads(
+            settings.reconcile_every_s * 2
+        ):  # it may read for long; the next look takes a short lead again
             return None
         self._judge()
         with self._ledger.read() as session:
@@ -72,7 +100,6 @@ class Reconciler:
             metrics.runs_state.labels(state=state).set(books.runs.get(state, 0))
         for state in EMAIL_STATES:
             metrics.emails_state.labels(state=state).set(books.emails.get(state, 0))
-        metrics.oldest_queued_seconds.set(books.oldest_queued_s)
         for one in books.problems:
             log.error("does not add up", kind=one.kind, what=one.what, count=one.count, names=one.names)
         return books
@@ -117,6 +144,6 @@ class Reconciler:
         self._judged_until_ms = None
         self._read.clear()
         self._lost.clear()
-        for gauge in (metrics.unaccounted, metrics.runs_state, metrics.emails_state):
+        for gauge in (metrics.unaccounted, metrics.runs_state, metrics.emails_state, metrics.oldest_queued_seconds):
             gauge.clear()
-        metrics.oldest_queued_seconds.set(0)
+        metrics.oldest_email_seconds.set(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 
 import structlog
@@ -17,6 +18,7 @@ from telemetry import metrics
 log = structlog.get_logger()
 
 FIRST_S = 10.0
+ROLE = "retain"
 
 
 class Retainer:
@@ -30,7 +32,7 @@ class Retainer:
         self._boot_id = boot_id
 
     def run(self, stop: threading.Event) -> None:
-        """Removes until stop is set; blocks. A ledger that is away is waited for."""
+        """Removes until stop is set; blocks. A ledger that is away is waited for. Gives its lead back at the end."""
         wait = min(FIRST_S, self._settings.retain_every_s)
         while not stop.wait(wait):
             wait = self._settings.retain_every_s
@@ -39,6 +41,8 @@ class Retainer:
             except TryLater as error:
                 wait = min(wait, FIRST_S)
                 log.warning("nothing was removed for its age", reason=error.reason)
+        with contextlib.suppress(TryLater), self._ledger.write() as session:
+            sweeper.give_back(session, ROLE, self._boot_id)
 
     def turn(self, stop: threading.Event) -> dict[str, int] | None:
         """Removes all that is too old and sets the metrics; how many of each kind, None when another process leads.
@@ -67,7 +71,7 @@ class Retainer:
     def _batch(self, kind: str) -> int | None:
         settings = self._settings
         with self._ledger.write() as session:
-            if not sweeper.lead(session, "retain", self._boot_id, settings.retain_every_s * 2):
+            if not sweeper.lead(session, ROLE, self._boot_id, settings.retain_every_s * 2):
                 return None
         with self._ledger.write() as session:
             return remove_some(session, kind, self._rules, settings.retain_batch)

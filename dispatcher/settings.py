@@ -40,6 +40,9 @@ class SweeperSettings(BaseSettings):
     at_most: int = Field(1000, ge=1, description="invitations in one turn")
     unserved_after_s: float = Field(3600.0, gt=0, description="a run whose runtime nobody serves is refused after this")
     reconcile_every_s: float = Field(300.0, gt=0, description="between two comparisons of the books, for the metrics")
+    look_every_s: float = Field(
+        15.0, gt=0, description="between two looks at how long runs and emails have been due, for the metrics"
+    )
     start_within_s: float = Field(60.0, gt=0, description="an event's runs should have started so soon: the promise")
     reconcile_over_s: float = Field(86_400.0, gt=0, description="how far back they go")
     reconcile_topics: bool = Field(True, description="compare with the events in Kafka, too: reads each once more")

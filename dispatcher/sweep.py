@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -23,6 +24,7 @@ from telemetry.health import Health
 log = structlog.get_logger()
 
 Offsets = Mapping[int, int]
+ROLE = "sweeper"
 
 
 class Sweeper:
@@ -43,7 +45,10 @@ class Sweeper:
         self._seen: dict[str, Offsets] = {}  # run whose lease has ended -> the results topic's end, read after that
 
     def run(self, stop: threading.Event, health: Health) -> None:
-        """Turns until stop is set; blocks. A dependency that is away is waited for; anything else is raised."""
+        """Turns until stop is set; blocks. A dependency that is away is waited for; anything else is raised.
+
+        Gives its lead back at the end.
+        """
         wait = self._settings.every_s
         while not stop.wait(wait):
             try:
@@ -53,6 +58,8 @@ class Sweeper:
             except TryLater as error:
                 health.ready("sweeper", False, error.reason)
                 wait = max(min(wait * 2, 10.0), error.after_s)
+        with contextlib.suppress(TryLater), self._ledger.write() as session:
+            sweeper.give_back(session, ROLE, self._boot_id)
 
     def _wait(self, last: float, busy: bool) -> float:
         """Soon while slots come free for what waits; less and less often while none does."""
@@ -89,7 +96,7 @@ class Sweeper:
             return True
         settings = self._settings
         with self._ledger.write() as session:
-            if not sweeper.lead(session, "sweeper", self._boot_id, settings.lead_s):
+            if not sweeper.lead(session, ROLE, self._boot_id, settings.lead_s):
                 self._seen.clear()
                 return False
             closed = sweeper.unserved(

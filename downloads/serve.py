@@ -35,13 +35,16 @@ PLAIN_KINDS = re.compile(r"(image/(png|jpeg|gif|webp)|text/(plain|csv)|applicati
 
 @dataclass(frozen=True)
 class Desk:
-    """What the service needs. owner_only: a link works for the file's owner and for admins only; max_age_s: then it is gone."""
+    """What the service needs.
+
+    owner_only: a link works for the file's owner and for admins only; max_age_s: then a file is gone; None: never.
+    """
 
     ledger: Ledger
     keys: ApiKeys
     store: ObjectStore
     owner_only: bool
-    max_age_s: float
+    max_age_s: float | None
 
 
 def make_app(desk: Desk) -> Starlette:
@@ -89,8 +92,9 @@ def _file(desk: Desk, caller: Caller, code: str) -> FileView:
         raise HTTPException(404, "there is no such file; a link works once its run has ended")
     if desk.owner_only and not (caller.admin or caller.user == file.owner):
         raise HTTPException(403, f"the file is {file.owner}'s; only they or an admin may load it")
-    if file.removed or file.age_s > desk.max_age_s:
-        raise HTTPException(410, f"{file.name} is gone: files are kept for {desk.max_age_s / 86_400:g} days")
+    if file.removed or (desk.max_age_s is not None and file.age_s > desk.max_age_s):
+        kept = f": files are kept for {desk.max_age_s / 86_400:g} days" if desk.max_age_s is not None else ""
+        raise HTTPException(410, f"{file.name} is gone{kept}")
     return file
 
 

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
 class DownloadsSettings(BaseSettings):
-    """EVENTPROC_LEDGER_URL and EVENTPROC_FILES are shared with other stations. Times in seconds."""
+    """EVENTPROC_LEDGER_URL and EVENTPROC_FILES are shared with other stations."""
 
     model_config = SettingsConfigDict(env_prefix="DOWNLOADS_", populate_by_name=True)
 
@@ -26,5 +26,3 @@ class DownloadsSettings(BaseSettings):
         "anyone",
         description="who may load a file by its link: anyone with an API key (colleagues get the emails, too), or its owner and admins",
     )
-    max_age_s: float = Field(30 * 86_400.0, gt=0, description="files are removed when they are older")
-    sweep_every_s: float = Field(600.0, gt=0)

@@ -83,7 +83,7 @@ def main() -> int:
     )
     consumer.close()  # others take over our partitions while begun runs go on
     # without the renewer no lease is kept
-    step.stop(0.0 if "renewer" in threads.failed else settings.grace_s)
+    step.stop(0.0 if "renewer" in threads.failed else settings.grace_s, health.turn)
     done.set()
     for runtime in runtimes.values():
         runtime.close()

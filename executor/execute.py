@@ -41,6 +41,8 @@ log = structlog.get_logger()
 
 REMEMBERED = 10_000
 BTRDB_RED_S = 30.0
+TURN_S = 1.0
+KILLED_S = 240.0  # longer than a lease: what is killed has been handed back, or is nobody's, by then
 NO_FILES = Keeper(None)
 KEEP_S = 300.0
 """How long a handler's files wait for a storage that is away; then its result goes without them, and its log says so."""
@@ -336,17 +338,28 @@ class Execute:
         if runtime in self._runtimes:
             self._runtimes[runtime].kill(run_id, why)
 
-    def stop(self, grace_s: float) -> int:
-        """Claims no more, lets begun runs go on for grace_s, kills and hands back the rest. Returns how many were killed."""
-        deadline = time.monotonic() + grace_s
+    def stop(self, grace_s: float, turn: Callable[[], None] = lambda: None) -> int:
+        """Claims no more, lets begun runs go on for grace_s, kills and hands back the rest. Returns how many were killed.
+
+        turn: called every now and then while it waits; after the kill for KILLED_S at most, for then something is stuck.
+        """
         with self._changed:
             self._stopping = True
-            self._changed.wait_for(lambda: not self._running, max(0.0, deadline - time.monotonic()))
+        self._wait_for_runs(grace_s, turn)
+        with self._changed:
             left = list(self._running)
         for run_id in left:
             self._kill(run_id, "its executor stopped")
+        self._wait_for_runs(KILLED_S, turn)
         self._threads.shutdown(wait=True)
         return len(left)
+
+    def _wait_for_runs(self, for_s: float, turn: Callable[[], None]) -> None:
+        deadline = time.monotonic() + for_s
+        with self._changed:
+            while self._running and time.monotonic() < deadline:
+                turn()
+                self._changed.wait(min(TURN_S, max(0.0, deadline - time.monotonic())))
 
 
 def _result_of(

@@ -11,7 +11,6 @@ from sqlalchemy import Select, and_, case, func, not_, or_, select, tuple_
 from sqlalchemy.orm import Session
 
 from ledger.bulk import of_events
-from ledger.conditions import WAITING
 from ledger.engine import now_ms
 from ledger.fair import CHUNK
 from ledger.handlers import FAILURES, NONE
@@ -31,6 +30,7 @@ from ledger.tables import (
     NotificationRunRow,
     RunRow,
 )
+from ledger.waiting import OTHER, oldest_queued_s
 from schemas.events import run_id
 from schemas.records import Outcome
 
@@ -117,7 +117,6 @@ def reconcile(session: Session, since_ms: int, overdue_s: float = 600.0) -> Book
     ):
         problems.append(_problem(session, kind, what, query))
     gone = removed(session, since_ms)
-    oldest = session.scalar(select(func.min(RunRow.not_before_ms)).where(WAITING, RunRow.not_before_ms <= now))
     return Books(
         since_ms,
         events + gone.get((EVENT, ""), 0),
@@ -129,7 +128,7 @@ def reconcile(session: Session, since_ms: int, overdue_s: float = 600.0) -> Book
             select(NotificationRow.state, func.count()).where(emails_since).group_by(NotificationRow.state),
             session, gone, EMAIL,
         ),
-        (now - oldest) / 1000 if oldest is not None else 0.0,
+        oldest_queued_s(session, ())[OTHER],
         tuple(one for one in problems if one.count),
         {kind: sum(n for (k, _), n in gone.items() if k == kind) for kind in (EVENT, RUN, EMAIL)} if gone else {},
     )  # fmt: skip

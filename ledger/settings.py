@@ -84,7 +84,7 @@ class LeaseSettings(BaseSettings):
 
 
 class KeepSettings(BaseSettings):
-    """EVENTPROC_KEEP_*_DAYS: for how long what has ended is kept; 0: for ever. Files of handlers: DOWNLOADS_MAX_AGE_S."""
+    """EVENTPROC_KEEP_*_DAYS: for how long what has ended is kept; 0: for ever."""
 
     model_config = SettingsConfigDict(env_prefix="EVENTPROC_KEEP_")
 
@@ -94,6 +94,9 @@ class KeepSettings(BaseSettings):
     emails_days: float = Field(400.0, ge=0, description="that an email was sent or given up, and of which runs it told")
     handler_versions_days: float = Field(
         400.0, ge=0, description="versions that were superseded or removed so long ago and of which no run is left"
+    )
+    files_days: float = Field(
+        30.0, ge=0, description="files that handlers uploaded; a link says then that they are gone"
     )
     archives_days: float = Field(90.0, ge=0, description="uploaded archives that were published or failed")
     audit_days: float = Field(1100.0, ge=0, description="who did what to whose: the audit log")
@@ -120,6 +123,10 @@ class KeepSettings(BaseSettings):
             redriven_ms=_ms(self.dead_letters_days),
             audit_ms=_ms(self.audit_days),
         )
+
+    def files_s(self) -> float | None:
+        """How old a file of a handler may be, in seconds; None: as old as it likes."""
+        return self.files_days * DAY_MS / 1000 or None
 
     def dead_letters_ms(self) -> int:
         """The topic's retention.ms; -1: for ever."""

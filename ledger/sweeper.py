@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from sqlalchemy import select
+from sqlalchemy import select, update
 from sqlalchemy.orm import Session
 
 from ledger.claims import end_attempt, locked, requeue
@@ -36,6 +36,12 @@ def lead(session: Session, name: str, boot_id: str, for_s: float) -> bool:
     row.boot_id, row.until_ms = boot_id, now + int(for_s * 1000)
     session.flush()
     return True
+
+
+def give_back(session: Session, name: str, boot_id: str) -> None:
+    """boot_id leads no more in what name names: another may at once. Nothing happens where it does not lead."""
+    mine = (LeaderRow.name == name, LeaderRow.boot_id == boot_id)
+    session.execute(update(LeaderRow).where(*mine).values(until_ms=0))
 
 
 def ended_leases(session: Session) -> list[str]:

@@ -136,28 +136,20 @@ class RunRow(Table):
     __tablename__ = "run"
     __table_args__ = (
         Index("run_of_event", "hook", "request_id"),
-        Index(
-            "run_held", "lease_until_ms",
-            sqlite_where=text("lease_until_ms IS NOT NULL"), postgresql_where=text("lease_until_ms IS NOT NULL"),
-        ),
         Index("run_owner_state", "owner", "state"),
         Index("run_handler_state", "handler_id", "state"),
         Index("run_newest", "queued_at_ms", "id"),
         Index("run_of_owner", "owner", "queued_at_ms", "id"),
         Index("run_of_handler", "handler_id", "queued_at_ms", "id"),
-        Index(
-            "run_waiting", "owner", "runtime", "handler_id", "queued_at_ms", "id",
-            sqlite_where=text("state = 'queued'"), postgresql_where=text("state = 'queued'"),
-        ),
-        Index(
-            "run_invited", "owner", "invited_at_ms",
-            sqlite_where=text("invited_at_ms IS NOT NULL"), postgresql_where=text("invited_at_ms IS NOT NULL"),
-        ),
         *(
-            Index(name, "ended_at_ms", sqlite_where=text(where), postgresql_where=text(where))
-            for name, where in (
-                ("run_ended", "ended_at_ms IS NOT NULL AND texts_removed_at_ms IS NULL"),
-                ("run_without_texts", "texts_removed_at_ms IS NOT NULL"),
+            Index(name, *columns, sqlite_where=text(where), postgresql_where=text(where))
+            for name, columns, where in (
+                ("run_held", ("lease_until_ms",), "lease_until_ms IS NOT NULL"),
+                ("run_waiting", ("owner", "runtime", "handler_id", "queued_at_ms", "id"), "state = 'queued'"),
+                ("run_due", ("runtime", "not_before_ms"), "state = 'queued'"),
+                ("run_invited", ("owner", "invited_at_ms"), "invited_at_ms IS NOT NULL"),
+                ("run_ended", ("ended_at_ms",), "ended_at_ms IS NOT NULL AND texts_removed_at_ms IS NULL"),
+                ("run_without_texts", ("ended_at_ms",), "texts_removed_at_ms IS NOT NULL"),
             )
         ),
     )  # fmt: skip

@@ -7,10 +7,12 @@ import sys
 import structlog
 
 from ledger import Ledger
-from ledger.settings import LeaseSettings
+from ledger.settings import KeepSettings, LeaseSettings
 from notifier.close import Close
+from notifier.expire import keep_expiring
 from notifier.send import Sender
 from notifier.settings import NotifierSettings
+from objectstore import ObjectStore
 from schemas.topics import DEAD_LETTERS, RESULTS, topics
 from stream import loop
 from stream.connect import open_book, open_broker
@@ -41,6 +43,10 @@ def main() -> int:
     sender = Sender(ledger, settings, health)
     threads = Threads(stop)
     thread = threads.start("sender", sender.run)
+    kept_s = from_environment(KeepSettings).files_s()
+    if settings.files and kept_s is not None:
+        store = ObjectStore(settings.files)
+        threads.start("remover", keep_expiring, ledger, store, kept_s, settings.expire_every_s, stop)
     consumer = broker.consumer([RESULTS], settings.group, instance=settings.instance)
     try:
         loop.run(

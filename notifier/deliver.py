@@ -105,7 +105,7 @@ class Conversation:
                 if settings.smtp_security == "starttls":
                     client.starttls(context=tls)  # raises when the server does not offer it: never in the clear instead
                 if settings.smtp_user:
-                    client.login(settings.smtp_user, settings.smtp_password.get_secret_value())
+                    client.login(settings.smtp_user, settings.password())
                 client.ehlo_or_helo_if_needed()
         except BaseException:
             client.close()

@@ -36,6 +36,7 @@ class NotifierSettings(BaseSettings):
     smtp_ca: Path | None = Field(None, description="PEM file of the server's CA; none: the system's")
     smtp_user: str = ""
     smtp_password: SecretStr = SecretStr("")
+    smtp_password_file: Path | None = Field(None, description="the same; read anew for each connection")
     smtp_timeout_s: float = Field(10.0, gt=0, description="for each step of the conversation")
     sender: str = Field(validation_alias="NOTIFIER_FROM", description="the address that the emails come from")
     mail_domains: str = Field(
@@ -45,11 +46,14 @@ class NotifierSettings(BaseSettings):
     )
 
     files: str = Field(
-        "", validation_alias="EVENTPROC_FILES", description="where executors keep files of handlers; empty: no pictures"
+        "",
+        validation_alias="EVENTPROC_FILES",
+        description="where executors keep files of handlers; empty: there are none",
     )
     downloads_endpoint: str = Field("", description="host of the links to them; empty: files are named without a link")
     picture_bytes: int = Field(1 << 20, ge=0, description="a larger picture is linked, not shown in the email")
 
+    expire_every_s: float = Field(600.0, gt=0, description="between two removals of files that are too old")
     batch: int = Field(20, ge=1, description="emails taken at a time")
     lease_s: float = Field(
         150.0,
@@ -76,6 +80,12 @@ class NotifierSettings(BaseSettings):
                 f"so that it does not end while an email is handed over; is {self.lease_s:g}"
             )
         return self
+
+    def password(self) -> str:
+        """The password of smtp_user as it is now. Raises OSError when its file cannot be read."""
+        if self.smtp_password_file is not None:
+            return self.smtp_password_file.read_text().strip()
+        return self.smtp_password.get_secret_value()
 
     @property
     def mail_s(self) -> float:

@@ -28,6 +28,9 @@ class Health:
         self._max_turn_age_s = max_turn_age_s
         self._last_turn = time.monotonic()
         self._checks: dict[str, tuple[bool, str]] = dict.fromkeys(needs, (False, "not reached yet"))
+        for name in needs:
+            metrics.ready.labels(station=station, check=name).set(0)
+        self._stopping = False
         self._changing = threading.Lock()
         self._server: ThreadingHTTPServer | None = None
         metrics.last_turn_age_seconds.set_function(self.age)
@@ -49,6 +52,14 @@ class Health:
         if self._checks.get(name) != (ok, why):
             with self._changing:
                 self._checks = {**self._checks, name: (ok, why)}  # a new one, so that readers need no lock
+                metrics.ready.labels(station=self.station, check=name).set(ok)
+
+    def stopping(self) -> None:
+        """The process was told to end: not ready from now on, so that nobody new is sent to it. For a signal's handler, too.
+
+        eventproc_ready does not change: an executor may let its runs go on for an hour, and nothing is wrong with it.
+        """
+        self._stopping = True
 
     def live_answer(self) -> tuple[int, dict[str, Any]]:
         """What /healthz says: 200 or 503, and a body for JSON."""
@@ -65,6 +76,8 @@ class Health:
     def ready_answer(self) -> tuple[int, dict[str, Any]]:
         """What /readyz says: 200 when something has reported and all of it is well, else 503; and a body for JSON."""
         checks = self._checks
+        if self._stopping:
+            checks = {**checks, "stopping": (False, "told to end")}
         is_ready = bool(checks) and all(ok for ok, _ in checks.values())
         body = {
             "station": self.station,

@@ -37,7 +37,6 @@ uploads_total = Counter("eventproc_uploads_total", "Uploads answered", ["code"])
 
 # downloads
 downloads_total = Counter("eventproc_downloads_total", "Downloads answered", ["code"])
-files_removed_total = Counter("eventproc_files_removed_total", "Files of handlers removed for their age")
 
 # dispatcher
 events_dispatched_total = Counter("eventproc_events_dispatched_total", "Events dispatched for the first time", ["hook"])
@@ -77,6 +76,7 @@ results_total = Counter(
 emails_total = Counter("eventproc_emails_total", "Attempts to send an email: sent, postponed, given_up", ["outcome"])
 emails_pending = Gauge("eventproc_emails_pending", "Emails in the outbox that are neither sent nor given up")
 email_seconds = Histogram("eventproc_email_seconds", "Handing one email to the SMTP server", buckets=ROUND_TRIP)
+files_removed_total = Counter("eventproc_files_removed_total", "Files of handlers removed for their age")
 
 # registry and ledger
 ledger_seconds = Histogram("eventproc_ledger_seconds", "Transactions of the ledger", ["operation"], buckets=ROUND_TRIP)
@@ -89,7 +89,15 @@ unaccounted = Gauge(
 )
 runs_state = Gauge("eventproc_runs_state", "Runs of the last day, by state", ["state"])
 emails_state = Gauge("eventproc_emails_state", "Emails of the last day, by state", ["state"])
-oldest_queued_seconds = Gauge("eventproc_oldest_queued_seconds", "How long the run that waits longest has been due")
+oldest_queued_seconds = Gauge(
+    "eventproc_oldest_queued_seconds",
+    "How long the run that waits longest has been due, by runtime served; other: of runtimes that nobody serves",
+    ["runtime"],
+)
+oldest_email_seconds = Gauge(
+    "eventproc_oldest_email_seconds",
+    "How long the email that waits longest has been due; one that waits to be tried again is not due",
+)
 
 # what is kept, by the dispatcher that removes what is too old
 kept_bytes = Gauge("eventproc_kept_bytes", "What is kept in the ledger (with indexes) and in object stores", ["kind"])
@@ -126,4 +134,9 @@ api_key_not_after_seconds = Gauge(
 )
 
 # every process
+ready = Gauge(
+    "eventproc_ready",
+    "1: what a station's process needs (kafka, ledger, registry, smtp, ...) answers; 0: it does not, /readyz says why",
+    ["station", "check"],
+)
 last_turn_age_seconds = Gauge("eventproc_last_turn_age_seconds", "Since the main loop last turned")

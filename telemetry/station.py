@@ -20,15 +20,21 @@ waits for that, several times over on an event's way."""
 def begin(station: str, needs: Sequence[str]) -> tuple[threading.Event, Health]:
     """Sets up logs and traces, serves health and metrics; the event is set by SIGTERM and SIGINT. For the main thread.
 
-    needs: what its readiness depends on. Ends the process with exit code 2 when the environment is not right.
+    From then on the process is not ready. needs: what its readiness depends on. Ends the process with exit code 2 when the
+    environment is not right.
     """
     sys.setswitchinterval(SWITCH_S)
     logs.setup(station)
     traces.setup(station)
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
     health = Health(station, needs=needs)
+
+    def end(*_: object) -> None:
+        health.stopping()
+        stop.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, end)
     from_environment(TelemetrySettings).serve(health)
     return stop, health
 

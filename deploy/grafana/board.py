@@ -34,7 +34,7 @@ ROWS: dict[str, Sequence[Panel]] = {
     "Promises": (
         Panel("Events late (budget 0.1 %)", [("eventproc:events_late:ratio_rate1h", "last hour")], "percentunit", "stat"),
         Panel("Runs without their email (budget 0.01 %)", [("eventproc:runs_unmailed:ratio_rate1h", "last hour")], "percentunit", "stat"),
-        Panel("Due for longest", [("eventproc:oldest_queued_seconds:max", "")], "s", "stat"),
+        Panel("Due for longest", [("eventproc:oldest_queued_seconds:max", "{{runtime}}")], "s", "stat"),
         Panel("Does not add up", [("sum(eventproc_unaccounted)", "")], "short", "stat", "eventproc-admin reconcile names it"),
     ),
     "Ingress": (
@@ -68,13 +68,15 @@ ROWS: dict[str, Sequence[Panel]] = {
     "Emails": (
         Panel("Are emails leaving?", [("sum by (outcome) (rate(eventproc_emails_total[$__rate_interval]))", "{{outcome}}")], "cps"),
         Panel("Waiting to be sent", [("eventproc:emails_pending:max", "emails")]),
+        Panel("Due for longest", [("max(eventproc_oldest_email_seconds)", "email")], "s"),
         Panel("Handing one over (p99)", [(_quantile(0.99, "eventproc_email_seconds"), "p99")], "s"),
     ),
     "Underneath": (
+        Panel("What does not answer?", [("sum by (station, check) (eventproc_ready == bool 0)", "{{station}}: {{check}}")]),
         Panel("Ledger (p99)", [("eventproc:ledger_seconds:p99_5m", "{{operation}}")], "s"),
         Panel("gRPC calls", [("sum by (method, code) (rate(eventproc_grpc_requests_total[$__rate_interval]))", "{{method}} {{code}}")]),
         Panel("What is kept", [("max by (kind) (eventproc_kept_bytes)", "{{kind}}")], "bytes"),
-        Panel("Main loops' last turn", [("max by (job) (eventproc_last_turn_age_seconds)", "{{job}}")], "s"),
+        Panel("Main loops' last turn", [("max by (instance) (eventproc_last_turn_age_seconds)", "{{instance}}")], "s"),
         Panel(
             "Certificates end in",
             [("min by (certificate) (eventproc_certificate_not_after_seconds) - time()", "{{certificate}}")], "s", "stat",

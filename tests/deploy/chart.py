@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import copy
+import json
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +44,7 @@ MUCH: Plain = {
     "storage": {"files": "s3://bucket/files", "envSecret": "s3"},
     "downloads": {"enabled": True, "host": "downloads.example.com"},
     "executor": {
-        "runtimes": {"py3.11": {"slots": 4}, "py3.7": None},
+        "runtimes": {"py3.11": {"slots": 4}, "py3.7": {}},
         "sandbox": {"level": "namespaces", "hostUsers": False, "installer": {"enabled": True, "namespace": "kube-system"}},
     },
     "ledger": {"caSecret": "ledger-ca", "roles": "eventproc_{station}"},
@@ -52,15 +56,18 @@ MUCH: Plain = {
     "monitoring": {"podMonitor": {"enabled": True}, "rules": {"enabled": True}, "dashboard": {"enabled": True}},
     "tracing": {"endpoint": "http://collector.monitoring.svc:4317"},
     "test": {"apiKeySecret": {"name": "probe"}},
+    "settings": {"EVENTPROC_LEASE_S": 300, "EVENTPROC_KEEP_DEAD_LETTERS_DAYS": 10},
+    "jobs": {"nodeSelector": {"pool": "small"}, "tolerations": [{"key": "small", "operator": "Exists"}]},
 }  # fmt: skip
 
 OAUTH: Plain = {
     "kafka": {
         "tls": True, "caSecret": {"name": "kafka-ca"}, "schemaRegistryUrl": "https://schemas.example.com:8081",
+        "schemaRegistry": {"secret": "schemas", "caSecret": "schemas-ca"},
         "auth": {
             "type": "oauthbearer", "secret": "oauth",
             "oauth": {
-                "tokenEndpointUrl": "https://login.example.com/token", "clientId": "eventproc", "scope": "kafka",
+                "tokenEndpointUrl": "https://login.example.com:8443/token", "clientId": "eventproc", "scope": "kafka",
                 "caSecret": {"name": "login-ca"},
             },
         },
@@ -115,23 +122,83 @@ class Rendered:
             elif one["kind"] == "Pod":
                 yield one["metadata"]["name"], one
 
+    def container(self, deployment: str) -> Plain:
+        """The one container of a Deployment."""
+        (container,) = self.of("Deployment")[deployment]["spec"]["template"]["spec"]["containers"]
+        return dict(container)
+
     def env(self, deployment: str) -> dict[str, str]:
         """The variables of a Deployment's container that have a value."""
-        container = self.of("Deployment")[deployment]["spec"]["template"]["spec"]["containers"][0]
+        container = self.container(deployment)
         return {one["name"]: one["value"] for one in container["env"] if "value" in one}
 
 
-def render(folder: Path, *layers: Mapping[str, Any], release: str = "eventproc") -> Rendered:
-    """Renders the chart with these values; folder: for the values file. Raises Refused."""
+def render(
+    folder: Path, *layers: Mapping[str, Any], release: str = "eventproc", there: Sequence[Plain] = ()
+) -> Rendered:
+    """Renders the chart with these values; folder: for the values file. Raises Refused.
+
+    there: objects that are in the cluster already, as an upgrade finds them.
+    """
     program = helm()
     assert program is not None
     file = folder / "values.yaml"
     file.write_text(yaml.safe_dump(merged(*layers)))
     command = [program, "template", release, str(CHART), "-n", "events", "--kube-version", "1.34.0", "-f", str(file)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with cluster(folder, there) as more:
+        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
     if done.returncode:
         raise Refused(done.stderr)
     return Rendered(tuple(one for one in yaml.safe_load_all(done.stdout) if one))
+
+
+@contextmanager
+def cluster(folder: Path, objects: Sequence[Plain]) -> Iterator[list[str]]:
+    """An API server that has these objects and answers what `lookup` asks; gives Helm's arguments for it, none without objects."""
+    if not objects:
+        yield []
+        return
+    kinds = {"Secret": ("/api/v1", "secrets"), "Deployment": ("/apis/apps/v1", "deployments")}
+    group = {"groupVersion": "apps/v1", "version": "v1"}
+    answers: dict[str, Plain] = {
+        "/api": {"kind": "APIVersions", "versions": ["v1"]},
+        "/apis": {
+            "kind": "APIGroupList", "apiVersion": "v1",
+            "groups": [{"name": "apps", "versions": [group], "preferredVersion": group}],
+        },
+    }  # fmt: skip
+    for kind, (base, plural) in kinds.items():
+        resource = {"name": plural, "singularName": "", "namespaced": True, "kind": kind, "verbs": ["get", "list"]}
+        answers[base] = {
+            "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": base.partition("/api/")[2] or "apps/v1",
+            "resources": [resource],
+        }  # fmt: skip
+    for one in objects:
+        base, plural = kinds[one["kind"]]
+        answers[f"{base}/namespaces/events/{plural}/{one['metadata']['name']}"] = {
+            "apiVersion": "v1" if base == "/api/v1" else "apps/v1", **one
+        }  # fmt: skip
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            found = answers.get(self.path.partition("?")[0])
+            lost = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
+            body = json.dumps(found or lost).encode()
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Says nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        (folder / "kubeconfig").write_text("")
+        address = f"http://127.0.0.1:{server.server_address[1]}"
+        yield ["--dry-run=server", "--kubeconfig", str(folder / "kubeconfig"), "--kube-apiserver", address]
+        server.shutdown()
 
 
 def refusal(folder: Path, *layers: Plain) -> str:

@@ -13,6 +13,7 @@ import typer
 from pydantic_settings import BaseSettings
 
 from admin.__main__ import app as eventproc_admin
+from notifier.settings import NotifierSettings
 from tests.deploy import chart
 from tests.deploy.chart import (
     CHART,
@@ -36,7 +37,7 @@ def test_every_container_is_restricted(one: chart.Rendered) -> None:
         assert spec["securityContext"]["runAsNonRoot"] is True
         assert spec["securityContext"]["runAsUser"] >= 1000
         assert spec["securityContext"]["seccompProfile"]["type"] in ("RuntimeDefault", "Localhost")
-        for container in spec["containers"]:
+        for container in (*spec["containers"], *spec.get("initContainers", ())):
             rights = container["securityContext"]
             assert rights["allowPrivilegeEscalation"] is False, name
             assert rights["readOnlyRootFilesystem"] is True, name
@@ -145,8 +146,10 @@ def test_every_file_that_a_variable_names_is_mounted(one: chart.Rendered) -> Non
 
 def test_secrets_are_mounted_as_folders_so_that_they_can_rotate(one: chart.Rendered) -> None:
     for name, pod in one.pods():
+        secrets = {volume["name"] for volume in pod["spec"]["volumes"] if "secret" in volume}
         for container in pod["spec"]["containers"]:
-            assert not any("subPath" in mount for mount in container["volumeMounts"]), name
+            mounts = [mount for mount in container["volumeMounts"] if mount["name"] in secrets]
+            assert not any("subPath" in mount for mount in mounts), name
 
 
 def test_packages_lie_in_a_folder_that_the_executor_makes_for_a_mount_belongs_to_root(one: chart.Rendered) -> None:
@@ -193,3 +196,107 @@ def test_the_runtimes_that_the_registry_serves_are_those_of_the_executors(render
         "eventproc-executor-py3-11": f"eventproc-executor:{version[1]}-py3.11",
         "eventproc-executor-py3-7": f"eventproc-executor:{version[1]}-py3.7",
     }
+
+
+def test_an_executor_sees_of_the_claim_the_files_alone_and_has_a_login_of_its_own(tmp_path: Path) -> None:
+    claim: Plain = {
+        "storage": {
+            "claim": "storage", "archives": "file:///var/lib/eventproc/archives",
+            "files": "file:///var/lib/eventproc/kept/files/", "envSecret": "all", "filesEnvSecret": "files-alone",
+        },
+    }  # fmt: skip
+    one = chart.render(tmp_path, LEAST, claim)
+
+    def storage(name: str) -> list[Plain]:
+        return [mount for mount in one.container(name)["volumeMounts"] if mount["name"] == "storage"]
+
+    executor = "eventproc-executor-py3-11"
+    assert storage(executor) == [
+        {"name": "storage", "mountPath": "/var/lib/eventproc/kept/files", "subPath": "kept/files"}
+    ]
+    (made,) = one.of("Deployment")[executor]["spec"]["template"]["spec"]["initContainers"]
+    assert made["command"] == ["mkdir", "-p", "/var/lib/eventproc/kept/files"]
+    assert storage("eventproc-notifier") == [{"name": "storage", "mountPath": "/var/lib/eventproc"}]
+    logins = {
+        name: one.container(name)["envFrom"][0]["secretRef"]["name"] for name in (executor, "eventproc-ctingress")
+    }
+    assert logins == {executor: "files-alone", "eventproc-ctingress": "all"}
+
+
+def test_what_is_made_once_stands_in_no_manifest_and_is_left_as_it_is(
+    rendered: dict[str, chart.Rendered], tmp_path: Path
+) -> None:
+    made = rendered["least"].of("Secret")
+    assert set(made) == {"eventproc-seal", "eventproc-service-token", "eventproc-registry-tls"}
+    for name, secret in made.items():
+        about = secret["metadata"]["annotations"]
+        assert about["helm.sh/hook"] == "pre-install,pre-upgrade", f"{name}: a rollback would bring the old one back"
+        assert about["helm.sh/hook-delete-policy"] == "hook-failed", "the default takes away what is there"
+        assert about["helm.sh/resource-policy"] == "keep"
+
+    there = [
+        {"kind": "Secret", "metadata": {"name": "eventproc-seal", "namespace": "events"}, "data": {"seal-keys": "eA=="}}
+    ]
+    upgraded = chart.render(tmp_path, LEAST, there=there)
+    assert set(upgraded.of("Secret")) == {"eventproc-service-token", "eventproc-registry-tls"}
+
+
+def test_stations_that_are_called_answer_for_a_moment_more_and_all_have_time_to_end(one: chart.Rendered) -> None:
+    notifier = NotifierSettings(ledger_url="sqlite://", smtp_host="smtp", sender="eventproc@example.com")
+    for name in set(one.of("Deployment")) - {"eventproc-admin"}:
+        container = one.container(name)
+        grace_s = one.of("Deployment")[name]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+        called = container["name"] in ("registry", "ctingress", "downloads")
+        assert ("lifecycle" in container) is called, name
+        assert container["livenessProbe"]["terminationGracePeriodSeconds"] <= 30, "what hangs does not use its grace"
+        if container["name"] == "notifier":
+            assert grace_s > notifier.mail_s
+        assert grace_s >= 30
+
+
+def test_no_member_of_a_group_keeps_a_name_that_its_pod_does_not_keep(one: chart.Rendered) -> None:
+    for name in one.of("Deployment"):
+        variables = {variable["name"] for variable in one.container(name)["env"]}
+        assert not {variable for variable in variables if variable.endswith("_INSTANCE")}, name
+
+
+def test_operators_have_a_place_for_their_commands_with_rights_of_its_own(tmp_path: Path) -> None:
+    own: Plain = {
+        "ledger": {"stationSecrets": {"admin": "ledger-admin"}},
+        "kafka": {"tls": True, "auth": {"type": "scram-sha-512", "secret": "all", "stationSecrets": {"admin": "kafka-admin"}}},
+        "jobs": {"nodeSelector": {"pool": "small"}},
+    }  # fmt: skip
+    one = chart.render(tmp_path, LEAST, own)
+    spec = one.of("Deployment")["eventproc-admin"]["spec"]
+    assert spec["replicas"] == 0
+    env = {variable["name"]: variable for variable in one.container("eventproc-admin")["env"]}
+    assert env["EVENTPROC_LEDGER_URL"]["valueFrom"]["secretKeyRef"]["name"] == "ledger-admin"
+    assert env["EVENTPROC_SEAL_KEYS_FILE"]["value"] == "/etc/eventproc/seal/seal-keys"
+    secrets = {
+        volume["name"]: volume["secret"]["secretName"]
+        for volume in spec["template"]["spec"]["volumes"]
+        if "secret" in volume
+    }
+    assert secrets == {"seal": "eventproc-seal", "kafka": "kafka-admin"}
+    assert spec["template"]["spec"]["nodeSelector"] == {"pool": "small"}
+    assert "eventproc-admin" not in chart.render(tmp_path, LEAST, {"admin": {"enabled": False}}).of("Deployment")
+
+
+def test_what_runs_beside_the_stations_goes_where_it_is_told_to(rendered: dict[str, chart.Rendered]) -> None:
+    one = rendered["much"]
+    beside = {
+        name: pod["spec"] for name, pod in one.pods() if name.endswith(("-migrations", "-topics", "-test", "-admin"))
+    }
+    assert len(beside) == 4
+    for name, spec in beside.items():
+        assert spec["nodeSelector"] == {"pool": "small"}, name
+        assert spec["tolerations"] == [{"key": "small", "operator": "Exists"}], name
+
+
+def test_the_schema_registry_s_login_is_a_reference(rendered: dict[str, chart.Rendered]) -> None:
+    container = rendered["oauth and hpa"].container("eventproc-dispatcher")
+    env = {variable["name"]: variable for variable in container["env"]}
+    user = env["EVENTPROC_SCHEMA_REGISTRY_USER"]["valueFrom"]["secretKeyRef"]
+    password = env["EVENTPROC_SCHEMA_REGISTRY_PASSWORD"]["valueFrom"]["secretKeyRef"]
+    assert (user, password) == ({"name": "schemas", "key": "username"}, {"name": "schemas", "key": "password"})
+    assert env["EVENTPROC_SCHEMA_REGISTRY_CA"]["value"] == "/etc/eventproc/schemas-ca/ca.crt"

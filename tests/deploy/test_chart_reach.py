@@ -11,6 +11,7 @@ import yaml
 
 from deploy.helm import topics as chart_topics
 from schemas.acls import FILE as ACLS
+from schemas.topics import DAY_MS
 from tests.deploy import chart
 from tests.deploy.chart import (
     LEAST,
@@ -48,9 +49,8 @@ def test_services_and_probes_point_at_ports_that_are_listened_at(one: chart.Rend
         "ctingress": ("CTINGRESS_LISTEN",),
         "downloads": ("DOWNLOADS_LISTEN",),
     }
-    for name, deployment in one.of("Deployment").items():
-        container = deployment["spec"]["template"]["spec"]["containers"][0]
-        env = one.env(name)
+    for name in set(one.of("Deployment")) - {"eventproc-admin"}:
+        container, env = one.container(name), one.env(name)
         told = {int(env[variable].rpartition(":")[2]) for variable in listens.get(container["name"], ())}
         assert {port["containerPort"] for port in container["ports"]} == told | {int(env["EVENTPROC_METRICS_PORT"])}
         probes = [container[kind]["httpGet"] for kind in ("startupProbe", "livenessProbe", "readinessProbe")]
@@ -103,7 +103,47 @@ def test_a_station_may_go_out_to_what_it_works_with_and_no_further(rendered: dic
         "ctingress": {dns, ledger, kafka, btrdb, storage},
         "migrations": {dns, ledger},
         "topics": {dns, kafka},
+        "admin": {dns, ledger, kafka},
     }
+
+
+def test_tokens_and_schemas_come_from_the_ports_of_their_urls_and_from_peers_of_their_own(tmp_path: Path) -> None:
+    def peer(name: str) -> list[Plain]:
+        return [{"ipBlock": {"cidr": f"192.0.2.{name}/32"}}]
+
+    named: Plain = {"networkPolicy": {"kafkaTo": peer("1"), "oauthTo": peer("2"), "schemaRegistryTo": peer("3")}}
+    policies = chart.render(tmp_path, LEAST, chart.OAUTH, named).of("NetworkPolicy")
+
+    for station in ("dispatcher", "executor", "notifier", "ctingress", "topics", "admin"):
+        rules = policies[f"eventproc-{station}"]["spec"]["egress"]
+        out = {port["port"]: rule.get("to") for rule in rules for port in rule["ports"]}
+        assert (out[9092], out[8443], out[8081]) == (peer("1"), peer("2"), peer("3")), station
+    assert {8443, 8081}.isdisjoint(
+        port["port"] for rule in policies["eventproc-registry"]["spec"]["egress"] for port in rule["ports"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("url", "port"),
+    [("https://a.example.com/token", 443), ("http://a.example.com", 80), ("http://a.example.com:81/b", 81)],
+)
+def test_a_url_without_a_port_has_its_scheme_s(tmp_path: Path, url: str, port: int) -> None:
+    one = chart.render(tmp_path, LEAST, {"kafka": {"schemaRegistryUrl": url}})
+    rules = one.of("NetworkPolicy")["eventproc-dispatcher"]["spec"]["egress"]
+    assert port in {one["port"] for rule in rules for one in rule["ports"]}
+
+
+def test_the_jobs_policies_come_before_them_for_an_upgrade_runs_them_under_the_release_before(
+    one: chart.Rendered,
+) -> None:
+    policies = one.of("NetworkPolicy")
+    for name, job in one.of("Job").items():
+        about = policies[name]["metadata"]["annotations"]
+        assert about["helm.sh/hook"] == job["metadata"]["annotations"]["helm.sh/hook"]
+        assert int(about["helm.sh/hook-weight"]) < int(job["metadata"]["annotations"]["helm.sh/hook-weight"])
+        assert "hook-succeeded" in about["helm.sh/hook-delete-policy"], "or an uninstall would leave it"
+    stay = {name: policy["metadata"].get("annotations") for name, policy in policies.items()}
+    assert not any(about for name, about in stay.items() if name not in one.of("Job"))
 
 
 def test_peers_that_are_named_are_the_only_ones(tmp_path: Path) -> None:
@@ -149,7 +189,8 @@ def test_strimzi_makes_every_topic_and_users_with_the_rights_that_are_listed(
     users = one.of("KafkaUser")
     listed = json.loads(ACLS.read_text())
     assert {name: user["spec"]["authorization"]["acls"] for name, user in users.items()} == {
-        f"eventproc-{station}": listed[station] for station in ("ctingress", "dispatcher", "executor", "notifier")
+        f"eventproc-{station}": listed[station]
+        for station in ("ctingress", "dispatcher", "executor", "notifier", "admin")
     }
     kinds = {one["apiVersion"] for one in (*users.values(), *one.of("KafkaTopic").values())}
     assert kinds == {"kafka.strimzi.io/v1"}
@@ -190,8 +231,29 @@ def test_topics_are_made_by_a_job_before_the_stations_come(rendered: dict[str, c
     hooks = {name: job["metadata"]["annotations"] for name, job in jobs.items()}
     assert set(jobs) == {"eventproc-migrations", "eventproc-topics"}
     assert {annotations["helm.sh/hook"] for annotations in hooks.values()} == {"pre-install,pre-upgrade"}
-    commands = {job["spec"]["template"]["spec"]["containers"][0]["command"][-1] for job in jobs.values()}
-    assert commands == {"migrate", "topics"}
+    for name, asked in (("eventproc-migrations", "migrate"), ("eventproc-topics", "topics")):
+        spec = jobs[name]["spec"]
+        (container,) = spec["template"]["spec"]["containers"]
+        *_, command, option, seconds = container["command"]
+        assert (command, option) == (asked, "--wait")
+        assert int(seconds) < spec["activeDeadlineSeconds"], "its own last words, not Kubernetes' end"
+        assert spec["template"]["spec"]["restartPolicy"] == "Never", "or the pod goes, and what it said"
+
+
+def test_dead_letters_are_kept_for_as_long_as_the_settings_say_whoever_makes_the_topics(
+    rendered: dict[str, chart.Rendered], tmp_path: Path
+) -> None:
+    (job,) = [job for name, job in rendered["much"].of("Job").items() if name.endswith("-topics")]
+    env = {one["name"]: one.get("value") for one in job["spec"]["template"]["spec"]["containers"][0]["env"]}
+    assert env["EVENTPROC_KEEP_DEAD_LETTERS_DAYS"] == "10"
+
+    def kept(one: chart.Rendered) -> object:
+        return one.of("KafkaTopic")["eventproc.dead-letters"]["spec"]["config"]["retention.ms"]
+
+    assert kept(rendered["strimzi and much"]) == 10 * DAY_MS
+    assert kept(rendered["strimzi"]) == 400 * DAY_MS
+    for_ever: Plain = {"settings": {"EVENTPROC_KEEP_DEAD_LETTERS_DAYS": 0}}
+    assert kept(chart.render(tmp_path, LEAST, STRIMZI, for_ever)) == -1
 
 
 def test_the_migrations_job_gives_the_stations_roles_their_rights_when_it_is_asked_to(
@@ -234,8 +296,13 @@ def test_executors_scale_by_waiting_and_lag(rendered: dict[str, chart.Rendered])
     one = rendered["much"]
     scaled = one.of("ScaledObject")["eventproc-executor-py3-11"]["spec"]
     queries = [trigger["metadata"]["query"] for trigger in scaled["triggers"]]
-    assert "eventproc_oldest_queued_seconds" in queries[0]
-    assert 'eventproc_consumer_lag{topic="eventproc.tasks.py3.11"}' in queries[1]
+    ours = 'namespace="events",app_kubernetes_io_instance="eventproc"'
+    assert queries == [
+        f'max(eventproc_oldest_queued_seconds{{runtime="py3.11",{ours}}}) or vector(0)',
+        f'sum(eventproc_consumer_lag{{topic="eventproc.tasks.py3.11",{ours}}}) or vector(0)',
+    ]
+    (monitor,) = one.of("PodMonitor").values()
+    assert "app.kubernetes.io/instance" in monitor["spec"]["podTargetLabels"], "the label that the queries go by"
     assert scaled["scaleTargetRef"]["name"] in one.of("Deployment")
     assert "replicas" not in one.of("Deployment")["eventproc-executor-py3-11"]["spec"]
     assert not one.of("HorizontalPodAutoscaler")
@@ -245,11 +312,30 @@ def test_without_keda_stations_scale_by_processor_use(rendered: dict[str, chart.
     one = rendered["oauth and hpa"]
     scalers = one.of("HorizontalPodAutoscaler")
     assert {scaler["spec"]["scaleTargetRef"]["name"] for scaler in scalers.values()} == set(scalers)
-    assert set(scalers) == set(one.of("Deployment")) - {"eventproc-dispatcher"}
+    assert set(scalers) == set(one.of("Deployment")) - {"eventproc-dispatcher", "eventproc-admin"}
     for name in scalers:
         deployment = one.of("Deployment")[name]["spec"]
         assert "replicas" not in deployment
         assert deployment["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"]
+
+
+def test_scaling_that_is_switched_on_leaves_the_pods_that_there_are(tmp_path: Path) -> None:
+    present: Plain = {
+        "kind": "Deployment", "metadata": {"name": "eventproc-registry", "namespace": "events"}, "spec": {"replicas": 7},
+    }  # fmt: skip
+    one = chart.render(tmp_path, LEAST, {"autoscaling": {"kind": "hpa"}}, there=[present])
+    deployments = one.of("Deployment")
+    assert deployments["eventproc-registry"]["spec"]["replicas"] == 7
+    assert "replicas" not in deployments["eventproc-notifier"]["spec"], "a first install: the scaler's to say"
+    assert deployments["eventproc-dispatcher"]["spec"]["replicas"] == 2
+
+
+def test_the_alerts_lead_to_the_runbook_where_the_operator_has_it(tmp_path: Path) -> None:
+    base = "https://git.example.com/eventproc/blob/main"
+    wanted: Plain = {"monitoring": {"rules": {"enabled": True, "runbookBase": base}}}
+    rules = chart.render(tmp_path, LEAST, wanted).of("PrometheusRule")["eventproc"]["spec"]["groups"]
+    urls = [rule["annotations"]["runbook_url"] for group in rules for rule in group["rules"] if "alert" in rule]
+    assert urls and all(url.startswith(f"{base}/docs/runbook.md#") for url in urls)
 
 
 def test_every_container_asks_for_what_it_needs(one: chart.Rendered) -> None:

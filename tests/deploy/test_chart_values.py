@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ledger.settings import KeepSettings, LeaseSettings
 from tests.deploy import chart
 from tests.deploy.chart import (
     CHART,
@@ -40,6 +41,9 @@ pytestmark = [
         ({"registry": {"replicas": "two"}}, "replicas"),
         ({"registry": {"env": {"log-level": "x"}}}, "log-level"),
         ({"storage": {"files": "/var/files"}}, "files"),
+        ({"podDisruptionBudget": {"maxUnavailable": "0%"}}, "maxUnavailable"),
+        ({"podDisruptionBudget": {"maxUnavailable": 0}}, "maxUnavailable"),
+        ({"settings": {"lease": 3}}, "lease"),
         ({"autoscaling": {"kind": "vpa"}}, "kind"),
         ({"logLevel": "verbose"}, "logLevel"),
         ({"replicaCount": 3}, "replicaCount"),
@@ -59,6 +63,15 @@ def test_a_mistake_is_refused_by_its_name(tmp_path: Path, wrong: Plain, named: s
             {"kafka": {"topics": {"mode": "strimzi"}, "strimzi": {"cluster": "platform"}}},
             "it should be tls or scram-sha-512",
         ),
+        ({"storage": {"files": "file:///var/lib/eventproc/files"}}, "storage.claim: is empty"),
+        ({"storage": {"archives": "file:///var/lib/eventproc/archives"}}, "storage.archives, file:///var/lib"),
+        ({"storage": {"files": "file:///srv/files", "claim": "storage"}}, "storage.files: is file:///srv/files"),
+        ({"kafka": {"auth": {"type": "scram-sha-512", "secret": "user"}}}, "kafka.tls: is false"),
+        ({"kafka": {"auth": {"type": "oauthbearer", "secret": "user"}}}, "kafka.tls: is false"),
+        ({"executor": {"runtimes": {"py3.11": None}}}, "/executor/runtimes"),
+        ({"dispatcher": {"env": {"EVENTPROC_LEASE_S": 30}}}, "as settings.EVENTPROC_LEASE_S"),
+        ({"executor": {"env": {"EVENTPROC_KEEP_RUNS_DAYS": 30}}}, "executor.env.EVENTPROC_KEEP_RUNS_DAYS: several"),
+        ({"admin": {"env": {"DISPATCHER_GROUP": "mine"}}}, "admin.env.DISPATCHER_GROUP: several"),
         ({"downloads": {"enabled": True}}, "storage.files: where files of handlers lie"),
         ({"downloads": {"enabled": True}, "storage": {"files": "s3://bucket/files"}}, "downloads.host"),
         ({"route": {"kind": "Ingress"}}, "route.host"),
@@ -68,6 +81,42 @@ def test_a_mistake_is_refused_by_its_name(tmp_path: Path, wrong: Plain, named: s
 )
 def test_what_is_missing_for_a_switch_is_told(tmp_path: Path, wrong: Plain, told: str) -> None:
     assert told in refusal(tmp_path, LEAST, wrong)
+
+
+def test_what_stations_must_have_the_same_is_refused_in_one_s_own_settings_all_of_it(tmp_path: Path) -> None:
+    shared = [f"EVENTPROC_{name.upper()}" for name in LeaseSettings.model_fields]
+    for variable in (*shared, *(f"EVENTPROC_KEEP_{name.upper()}" for name in KeepSettings.model_fields)):
+        assert variable in refusal(tmp_path, LEAST, {"registry": {"env": {variable: 1}}})
+
+
+def test_settings_reach_all_that_run_and_a_station_s_own_go_above_them(tmp_path: Path) -> None:
+    given: Plain = {
+        "settings": {
+            "EVENTPROC_LEASE_S": 300,
+            "EVENTPROC_MAX_MESSAGE_AGE": 10_000_000,
+            "NOTIFIER_BATCH": 5,
+            "X_Y": 0.5,
+        },
+        "notifier": {"env": {"NOTIFIER_BATCH": 0}},
+    }
+    for name, pod in chart.render(tmp_path, LEAST, given).pods():
+        env = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
+        assert (env["EVENTPROC_LEASE_S"], env["X_Y"], env["EVENTPROC_MAX_MESSAGE_AGE"]) == ("300", "0.5", "10000000"), (
+            name
+        )
+        assert env["NOTIFIER_BATCH"] == ("0" if name.endswith("-notifier") else "5")
+
+
+def test_scram_in_the_clear_is_had_by_saying_so(tmp_path: Path) -> None:
+    auth = {"type": "scram-sha-512", "secret": "user", "plaintext": True}
+    one = chart.render(tmp_path, LEAST, {"kafka": {"auth": auth}})
+    assert one.env("eventproc-dispatcher")["EVENTPROC_KAFKA_SECURITY_PROTOCOL"] == "SASL_PLAINTEXT"
+
+
+def test_a_runtime_that_is_set_to_null_is_none(tmp_path: Path) -> None:
+    one = chart.render(tmp_path, LEAST, {"executor": {"runtimes": {"py3.11": None, "py3.12": {}, "py3.7": None}}})
+    assert [name for name in one.of("Deployment") if "-executor-" in name] == ["eventproc-executor-py3-12"]
+    assert one.env("eventproc-registry")["REGISTRY_RUNTIMES"] == "py3.12"
 
 
 def test_nothing_given_is_refused_with_all_that_is_required(tmp_path: Path) -> None:

@@ -24,6 +24,16 @@ needs_promtool = pytest.mark.skipif(
 Series = dict[str, str]
 DAY_S = 86_400
 
+READY = 'eventproc_ready{station="%s",check="%s",instance="%s"}'
+
+
+def there(*stations: str) -> Series:
+    """One process of each."""
+    return {READY % (station, "ledger", "a"): "1x400" for station in stations}
+
+
+ALL = there("registry", "dispatcher", "executor", "notifier")
+
 # alert -> (series under which it fires, series under which it is quiet, minutes after which it is asked)
 CASES: dict[str, tuple[Series, Series, int]] = {
     "EventprocEventsLateFast": (
@@ -58,7 +68,9 @@ CASES: dict[str, tuple[Series, Series, int]] = {
         40,
     ),
     "EventprocQueueWait": (
-        {"eventproc_oldest_queued_seconds": "1000x60"}, {"eventproc_oldest_queued_seconds": "100x60"}, 20,
+        {'eventproc_oldest_queued_seconds{runtime="py3.11"}': "1000x60"},
+        {'eventproc_oldest_queued_seconds{runtime="py3.11"}': "100x60"},
+        20,
     ),
     "EventprocStuckRuns": (
         {'eventproc_unaccounted{kind="event_lost"}': "1x60"}, {'eventproc_unaccounted{kind="event_lost"}': "0x10 1x5 0x60"}, 40,
@@ -68,17 +80,37 @@ CASES: dict[str, tuple[Series, Series, int]] = {
     ),
     "EventprocPartitionsHeld": ({"eventproc_partitions_held": "1x60"}, {"eventproc_partitions_held": "0x60"}, 20),
     "EventprocEmailBacklog": (
-        {"eventproc_emails_pending": "3x60", 'eventproc_emails_total{outcome="sent"}': "9x60"},
-        {"eventproc_emails_pending": "3x60", 'eventproc_emails_total{outcome="sent"}': "9+1x60"},
+        {"eventproc_oldest_email_seconds": "0+60x60"},
+        # one mailbox that is full, in a quiet night: it waits, is due, is tried at once, waits
+        {"eventproc_oldest_email_seconds": "0x29 2 0x30", "eventproc_emails_pending": "1x60"},
         40,
     ),
     "EventprocSandboxDegraded": (
         {'eventproc_sandbox_layer{layer="seccomp"}': "0x60"}, {'eventproc_sandbox_layer{layer="seccomp"}': "1x60"}, 20,
     ),
     "EventprocCrashLooping": (
-        {'process_start_time_seconds{job="eventproc-executor",instance="a"}': "1+1x60"},
-        {'process_start_time_seconds{job="eventproc-executor",instance="a"}': "1x10 2x60"},
+        {
+            'process_start_time_seconds{job="events/eventproc",instance="a"}': "1+1x60",
+            'eventproc_last_turn_age_seconds{job="events/eventproc",instance="a"}': "1x20 _x40",
+        },
+        {
+            'process_start_time_seconds{job="events/eventproc",instance="a"}': "1x10 2x60",
+            'eventproc_last_turn_age_seconds{job="events/eventproc",instance="a"}': "1x60",
+            'process_start_time_seconds{job="others",instance="b"}': "1+1x60",
+        },
         30,
+    ),
+    "EventprocPodRestarts": (
+        {
+            'kube_pod_container_status_restarts_total{namespace="events",pod="a",container="registry"}': "0+1x60",
+            'eventproc_ready{namespace="events",station="dispatcher",check="kafka"}': "1x5 _x60",
+        },
+        {
+            'kube_pod_container_status_restarts_total{namespace="events",pod="a",container="registry"}': "0x10 2x60",
+            'kube_pod_container_status_restarts_total{namespace="others",pod="b",container="registry"}': "0+1x60",
+            'eventproc_ready{namespace="events",station="dispatcher",check="kafka"}': "1x60",
+        },
+        40,
     ),
     "EventprocLeaseLosses": (
         {"eventproc_leases_lost_total": "0+1x60"}, {"eventproc_leases_lost_total": "0x10 3x60"}, 30,
@@ -87,6 +119,17 @@ CASES: dict[str, tuple[Series, Series, int]] = {
         {'eventproc_last_turn_age_seconds{instance="a"}': "300x60"}, {'eventproc_last_turn_age_seconds{instance="a"}': "1x60"}, 10,
     ),
     "EventprocNothingScraped": ({"up": "0x60"}, {"eventproc_last_turn_age_seconds": "1x60"}, 20),
+    "EventprocStationAbsent": (there("registry", "executor", "notifier"), ALL, 20),
+    "EventprocNotReady": (
+        {READY % ("dispatcher", "kafka", "a"): "0x60", READY % ("dispatcher", "kafka", "b"): "0x60"},
+        {READY % ("dispatcher", "kafka", "a"): "0x60", READY % ("dispatcher", "kafka", "b"): "1x60"},
+        20,
+    ),
+    "EventprocProcessNotReady": (
+        {READY % ("dispatcher", "kafka", "a"): "0x60", READY % ("dispatcher", "kafka", "b"): "1x60"},
+        {READY % ("dispatcher", "kafka", "a"): "0x20 1 0x20 1 0x20"},
+        50,
+    ),
     "EventprocCertificateExpiry": (
         {'eventproc_certificate_not_after_seconds{certificate="tls.crt"}': f"{5 * DAY_S}x60"},
         {'eventproc_certificate_not_after_seconds{certificate="tls.crt"}': f"{90 * DAY_S}x60"},
@@ -146,6 +189,26 @@ def test_the_alert_fires_when_it_should(tmp_path: Path, alert: str) -> None:
 def test_the_alert_stays_quiet_when_it_should(tmp_path: Path, alert: str) -> None:
     _, quiet, minutes = CASES[alert]
     assert evaluated(tmp_path, quiet, alert, minutes) == ""
+
+
+@needs_promtool
+@pytest.mark.parametrize("station", ["registry", "dispatcher", "executor", "notifier"])
+def test_a_station_that_must_be_there_and_never_was_is_missed(tmp_path: Path, station: str) -> None:
+    series = {name: values for name, values in ALL.items() if f'"{station}"' not in name}
+    assert f'station="{station}"' in evaluated(tmp_path, series, "EventprocStationAbsent", 20)
+
+
+@needs_promtool
+def test_a_station_that_is_a_switch_is_missed_once_it_was_there(tmp_path: Path) -> None:
+    series = ALL | {READY % ("ctingress", "http", "a"): "1x5 _x400"}
+    assert 'station="ctingress"' in evaluated(tmp_path, series, "EventprocStationAbsent", 30)
+    assert evaluated(tmp_path, ALL, "EventprocStationAbsent", 30) == ""
+
+
+def test_no_rule_knows_a_job_by_its_name() -> None:
+    for group in GROUPS:
+        for rule in group["rules"]:
+            assert not re.search(r"\bjob\s*[=!]", str(rule["expr"])), rule
 
 
 def anchor(title: str) -> str:

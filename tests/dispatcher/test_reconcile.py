@@ -1,5 +1,6 @@
 """The books as metrics."""
 
+import threading
 from collections.abc import Callable
 
 from prometheus_client import REGISTRY
@@ -9,6 +10,7 @@ from dispatcher.dispatch import Dispatch
 from dispatcher.reconcile import Reconciler
 from dispatcher.settings import SweeperSettings
 from ledger import Ledger
+from ledger.engine import now_ms
 from ledger.handlers import HandlerView
 from ledger.rules import Rules
 from stream.memory import MemoryBroker
@@ -68,6 +70,48 @@ def test_who_does_not_lead_shows_no_figures(ledger: Ledger, broker: MemoryBroker
         session.execute(text("UPDATE leader SET until_ms = 0"))
     assert second.turn() is not None
     assert figure("eventproc_unaccounted", kind="event_without_run") == 0
+
+
+def test_how_long_runs_have_been_due_shows_by_runtime_with_who_leads_alone(
+    ledger: Ledger, broker: MemoryBroker, handler: Callable[..., HandlerView]
+) -> None:
+    handler("h")
+    dispatched(ledger, broker, an_event())
+    with ledger.write() as session:
+        session.execute(text("UPDATE run SET not_before_ms = not_before_ms - 100000"))
+    first, second = reconciler(ledger, broker), reconciler(ledger, broker, "two")
+
+    assert first.look()
+    age_s = figure("eventproc_oldest_queued_seconds", runtime=RUNTIME)
+    assert age_s is not None and 100 <= age_s < 130
+    assert figure("eventproc_oldest_queued_seconds", runtime="other") == 0
+
+    assert not second.look()
+    assert figure("eventproc_oldest_queued_seconds", runtime=RUNTIME) is None
+
+
+def test_one_that_is_told_to_end_gives_its_lead_back(ledger: Ledger, broker: MemoryBroker) -> None:
+    first, second, stop = reconciler(ledger, broker), reconciler(ledger, broker, "two"), threading.Event()
+    assert first.turn() is not None
+    assert not second.look()
+
+    stop.set()
+    first.run(stop)
+
+    assert second.look()
+
+
+def test_a_comparison_that_may_take_long_is_followed_by_a_short_lead(ledger: Ledger, broker: MemoryBroker) -> None:
+    def left_s() -> float:
+        with ledger.read() as session:
+            until_ms = session.scalar(text("SELECT until_ms FROM leader WHERE name = 'reconcile'"))
+            return (int(until_ms or 0) - now_ms(session)) / 1000
+
+    one = reconciler(ledger, broker)
+    one.turn()
+    assert left_s() > 500
+    one.look()
+    assert left_s() <= 45
 
 
 def test_an_event_that_was_consumed_and_is_not_in_the_ledger_shows_until_it_is_there(

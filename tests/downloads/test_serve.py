@@ -14,10 +14,10 @@ from starlette.testclient import TestClient
 
 from callers import ApiKeys
 from devstack.keys import make_keys
-from downloads.expire import expire
 from downloads.serve import Desk, make_app
 from ledger import Ledger
 from ledger.audit import Wanted, entries
+from ledger.files import note_removed
 from objectstore import ObjectStore
 from schemas.records import stored_name
 from tests.migrated import migrated
@@ -186,19 +186,19 @@ def test_by_a_setting_only_the_owner_and_admins_may_load_it(
     assert codes == {"alice": 200, "bob": 403, "admin": 200}
 
 
-def test_a_file_that_is_too_old_is_said_to_be_gone_and_is_removed(
-    desk: Desk, http: TestClient, put: Callable[..., None], keys: dict[str, str], tmp_path: Path
+def test_a_file_that_is_too_old_or_removed_is_said_to_be_gone(
+    desk: Desk, http: TestClient, put: Callable[..., None], keys: dict[str, str]
 ) -> None:
     put()
-    put("fresh.csv", b"1", "f" * 32)
     with desk.ledger.write() as session:
-        session.execute(text(f"UPDATE file SET created_at_ms = created_at_ms - 31 * 86400000 WHERE code = '{CODE}'"))
-    assert got(http, keys["alice"]).status_code == 410
-    assert expire(desk.ledger, desk.store, desk.max_age_s) == 1
-    assert expire(desk.ledger, desk.store, desk.max_age_s) == 0
+        session.execute(text("UPDATE file SET created_at_ms = created_at_ms - 31 * 86400000"))
     answer = got(http, keys["alice"])
     assert (answer.status_code, "kept for 30 days" in answer.text) == (410, True)
-    assert [path.name for path in (tmp_path / "files").iterdir()] == [stored_name("run-1", "f" * 32)]
+    for_ever = TestClient(make_app(dataclasses.replace(desk, max_age_s=None)))
+    assert got(for_ever, keys["alice"]).status_code == 200
+    with desk.ledger.write() as session:
+        note_removed(session, [CODE])
+    assert got(for_ever, keys["alice"]).status_code == 410
 
 
 def test_a_file_that_the_storage_has_lost_is_not_found(

@@ -147,6 +147,26 @@ def test_a_stopped_executor_lets_a_run_end_within_the_grace(
     assert result(broker).text == "finished"
 
 
+def test_an_executor_that_waits_for_its_runs_to_end_goes_on_turning(make: Make, task: Callable[..., Message]) -> None:
+    def until_told(**kwargs: Any) -> None:
+        __import__("time").sleep(60)
+
+    execute, turns = make(), 0
+    execute.handle([task(until_told)])
+    until(lambda: execute._begun, "the handler to begin")
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if turns == 3:
+            for run_id in list(execute._running):
+                execute._kill(run_id, "the test has seen enough")
+
+    execute.stop(60, turn)
+
+    assert turns >= 3
+
+
 def test_what_has_not_ended_within_the_grace_is_handed_back_and_runs_elsewhere(
     registry: Running, broker: MemoryBroker, make: Make, task: Callable[..., Message]
 ) -> None:

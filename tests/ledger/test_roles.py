@@ -45,6 +45,7 @@ from ledger.runs import run_view
 from ledger.sizes import sizes
 from ledger.tables import RunRow, Table
 from ledger.versions import rollback, set_paused, versions
+from ledger.waiting import oldest_email_s, oldest_queued_s
 from schemas.records import KEY_REFUSED, Outcome, Result, RunError, Upload
 from tests.ledger.conftest import HOOK, a_database, an_event
 
@@ -159,6 +160,8 @@ def dispatcher(desk: Desk) -> None:
         sweeper.heartbeat(session, RULES)
     for _ in range(2):
         assert sweeper.lead(session, "sweeper", "boot", 60.0)
+    sweeper.give_back(session, "sweeper", "boot")
+    assert oldest_queued_s(session, ("py3.11",)) and oldest_email_s(session) >= 0
     assert revision(session) and matchable(session)
     made = desk.runs(one, 3)
     not_sent(session, made)
@@ -205,6 +208,8 @@ def notifier(desk: Desk) -> None:
     (mail,) = outbox.take(session, "sender", 10, 60.0)
     outbox.postpone(session, mail, "busy", 0.0)
     outbox.counts(session)
+    (old,) = files.expired(session, -1.0, 10)
+    files.note_removed(session, [old.code])
 
 
 def ctingress(desk: Desk) -> None:
@@ -224,11 +229,9 @@ def ctingress(desk: Desk) -> None:
 def downloads(desk: Desk) -> None:
     with desk.as_others():
         desk.ended(desk.runs(desk.handler(), 1))
-        desk.session.execute(text("UPDATE file SET removed_at_ms = NULL"))
-    (old,) = files.expired(desk.session, -1.0, 10)
-    files.note_removed(desk.session, [old.code])
-    assert files.file_of(desk.session, old.code)
-    audit.note(desk.session, audit.Actor("bob", audit.USER), audit.Act.DOWNLOAD, audit.FILE, old.code)
+        (old,) = desk.session.scalars(text("SELECT code FROM file"))
+    assert files.file_of(desk.session, old)
+    audit.note(desk.session, audit.Actor("bob", audit.USER), audit.Act.DOWNLOAD, audit.FILE, old)
 
 
 def admin(desk: Desk) -> None:

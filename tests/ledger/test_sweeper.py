@@ -23,6 +23,18 @@ def test_one_leads_until_its_time_is_over(ledger: Ledger) -> None:
     assert [leads("a"), leads("b"), leads("a", for_s=-1.0), leads("b"), leads("a")] == [True, False, True, True, False]
 
 
+def test_a_lead_that_is_given_back_is_another_s_at_once_and_nobody_gives_back_another_s(ledger: Ledger) -> None:
+    with ledger.write() as session:
+        assert sweeper.lead(session, "sweeper", "a", 60.0)
+        assert sweeper.lead(session, "reconcile", "a", 60.0)
+        sweeper.give_back(session, "sweeper", "b")
+        assert not sweeper.lead(session, "sweeper", "b", 60.0)
+        sweeper.give_back(session, "sweeper", "a")
+    with ledger.write() as session:
+        assert sweeper.lead(session, "sweeper", "b", 60.0)
+        assert not sweeper.lead(session, "reconcile", "b", 60.0)
+
+
 def test_the_registry_counts_as_answering_since_its_last_gap(ledger: Ledger) -> None:
     with ledger.write() as session:
         assert sweeper.answering_since_ms(session, RULES) is None

@@ -276,6 +276,27 @@ def test_a_login_that_is_refused_is_no_fault_of_the_email(smtp: Serve, settings:
     assert "wr0ng" not in str(raised.value)
 
 
+def test_a_password_that_changes_in_its_file_counts_with_the_next_connection(
+    smtp: Serve, settings: Settings, tmp_path: Path
+) -> None:
+    ca, context = _certificate(tmp_path)
+    server, file = Server(), tmp_path / "password"
+    protocol = server.protocol(
+        tls_context=context, require_starttls=True, authenticator=_login(b"right"), auth_required=True
+    )
+    with smtp(protocol) as port:
+        known = settings(port, smtp_security="starttls", smtp_ca=ca, smtp_user="eventproc", smtp_password_file=file)
+        for content, told in (None, "No such file"), ("wr0ng", "535"):
+            if content is not None:
+                file.write_text(content)
+            with Conversation(known) as conversation, pytest.raises(TryLater, match=told):
+                conversation.deliver("alice@example.com", MESSAGE)
+        file.write_text("right\n")
+        with Conversation(known) as conversation:
+            conversation.deliver("alice@example.com", MESSAGE)
+    assert server.kept == [MESSAGE]
+
+
 def test_a_server_with_an_unknown_certificate_gets_nothing(smtp: Serve, settings: Settings, tmp_path: Path) -> None:
     _, context = _certificate(tmp_path)
     server = Server()

@@ -20,7 +20,7 @@ import yaml
 from deploy.grafana.board import board
 from devstack.addresses import free_address
 from examples.make_comtrade import fault_archive
-from tests.deploy.test_rules import RULES
+from tests.deploy.test_rules import ALERTS, RULES
 
 pytestmark = [
     pytest.mark.road,
@@ -29,6 +29,7 @@ pytestmark = [
 ]
 
 PORT = 9090
+POD_MONITOR = "events/eventproc"  # the name of the job that the chart's PodMonitor makes: <namespace>/<name>
 
 
 class Prometheus:
@@ -36,20 +37,18 @@ class Prometheus:
 
     def __init__(self, road: Any, folder: Path) -> None:
         self.address = free_address(PORT)
-        jobs = [
-            {"job_name": f"eventproc-{url.rsplit(':', 1)[1][:4]}", "static_configs": [{"targets": [url.split("/")[2]]}]}
-            for url in road.stack.layout.metrics_urls()
-        ]
+        targets = [url.split("/")[2] for url in road.stack.layout.metrics_urls()]
+        job = {"job_name": POD_MONITOR, "static_configs": [{"targets": targets, "labels": {"namespace": "events"}}]}
         config = {
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
             "rule_files": [str(folder / "rules.yaml")],
-            "scrape_configs": jobs,
+            "scrape_configs": [job],
         }
         rules = RULES.read_text().replace("interval: 30s", "interval: 1s")
         (folder / "rules.yaml").write_text(rules)
         (folder / "prometheus.yml").write_text(yaml.safe_dump(config))
         log = (folder / "prometheus.log").open("w")
-        self.targets = len(jobs)
+        self.targets = len(targets)
         self.process = subprocess.Popen(
             [
                 "prometheus", f"--config.file={folder / 'prometheus.yml'}", f"--storage.tsdb.path={folder / 'data'}",
@@ -115,3 +114,20 @@ def test_every_record_and_every_panel_has_data(road: Any, prometheus: Prometheus
 
     road.wait_for(lambda: not empty() or None, "every query to have data", 200.0) if empty() else None
     assert empty() == []
+
+
+def alert(name: str) -> str:
+    return str(ALERTS[name]["expr"])
+
+
+def test_alerts_know_the_targets_whatever_their_job_is_called(road: Any, prometheus: Prometheus) -> None:
+    loops = alert("EventprocCrashLooping").replace("> 3", ">= 0")
+    road.wait_for(lambda: len(prometheus.ask(loops)) == prometheus.targets or None, "each target to be looked at")
+    assert {one["metric"]["job"] for one in prometheus.ask(loops)} == {POD_MONITOR}
+    ready = alert("EventprocNotReady").replace("== 0", ">= 0")
+    stations = {"registry", "dispatcher", "executor", "notifier"}
+    road.wait_for(
+        lambda: stations <= {one["metric"]["station"] for one in prometheus.ask(ready)} or None,
+        "every station's checks",
+    )
+    assert prometheus.ask(alert("EventprocStationAbsent")) == []

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
 from telemetry import metrics
@@ -95,6 +96,31 @@ def test_readiness_names_what_is_not_well_and_why(health: Health, get: Get) -> N
     }
     health.ready("kafka", True)
     assert get("/readyz")[0] == 200
+
+
+def test_what_a_process_needs_shows_as_a_metric_by_station_and_check(get: Get) -> None:
+    def shown(check: str) -> list[float]:
+        families = text_string_to_metric_families(get("/metrics")[1])
+        samples = [sample for family in families if family.name == "eventproc_ready" for sample in family.samples]
+        return [one.value for one in samples if one.labels == {"station": "notifier", "check": check}]
+
+    one = Health("notifier", needs=("smtp",))
+    assert shown("smtp") == [0.0], "before it is reached"
+    one.ready("smtp", True)
+    one.ready("kafka", False, "connection refused")
+    assert (shown("smtp"), shown("kafka")) == ([1.0], [0.0])
+
+
+def test_a_process_that_was_told_to_end_is_not_ready_but_nothing_that_it_needs_is_away() -> None:
+    health = Health("executor")
+    health.ready("kafka", True)
+
+    health.stopping()
+
+    status, body = health.ready_answer()
+    assert (status, body["checks"]["stopping"]) == (503, {"ok": False, "why": "told to end"})
+    assert REGISTRY.get_sample_value("eventproc_ready", {"station": "executor", "check": "kafka"}) == 1
+    assert health.live_answer()[0] == 200
 
 
 def test_what_many_threads_report_is_all_there(health: Health) -> None:

@@ -24,7 +24,43 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- define "eventproc.tag" -}}{{ .Values.image.tag | default .Chart.AppVersion }}{{- end -}}
 {{- define "eventproc.image" -}}{{ .Values.image.repository }}:{{ include "eventproc.tag" . }}{{- end -}}
 
-{{- define "eventproc.runtimes" -}}{{ keys .Values.executor.runtimes | sortAlpha | join "," }}{{- end -}}
+{{/* Names of the runtimes, those set to null left out. */}}
+{{- define "eventproc.runtimes" -}}
+{{- $names := list -}}
+{{- range $name, $own := .Values.executor.runtimes -}}{{- if not (kindIs "invalid" $own) -}}{{- $names = append $names $name -}}{{- end -}}{{- end -}}
+{{- if not $names -}}{{- fail "executor.runtimes: names no runtime; {py3.11: {}} would" -}}{{- end -}}
+{{- $names | sortAlpha | join "," -}}
+{{- end -}}
+
+{{/*
+Settings of a pod beside those that the chart makes: those of all, and above them its own. Call with (dict "top" . "env" map "where" its path).
+What several stations must agree on is refused where one alone would get it.
+*/}}
+{{- define "eventproc.settings" -}}
+{{- range $name, $_ := .env -}}
+{{- if or (hasPrefix "EVENTPROC_KEEP_" $name) (has $name (include "eventproc.agreed" $ | fromJsonArray)) -}}
+{{- fail (printf "%s.%s: several stations must have the same; set it once, as settings.%s" $.where $name $name) -}}
+{{- end -}}
+{{- end -}}
+{{- $all := deepCopy .top.Values.settings -}}
+{{- range $name, $value := .env -}}{{- $_ := set $all $name $value -}}{{- end -}}
+{{- range $name, $value := $all }}
+- {name: {{ $name }}, value: {{ include "eventproc.plain" $value | quote }}}
+{{- end -}}
+{{- end -}}
+
+{{/* A number as a person wrote it: Helm reads 1000000 from a values file as 1e+06. */}}
+{{- define "eventproc.plain" -}}
+{{- if and (kindIs "float64" .) (eq . (floor .)) -}}{{ int64 . }}{{- else -}}{{ toString . }}{{- end -}}
+{{- end -}}
+
+{{/* What registry, dispatcher, notifier and eventproc-admin share (ledger/settings.py, LeaseSettings), and consumer groups that two of them name. */}}
+{{- define "eventproc.agreed" -}}
+["EVENTPROC_LEASE_S", "EVENTPROC_MAX_ATTEMPTS", "EVENTPROC_MAX_LOST_TOGETHER", "EVENTPROC_MAX_HAND_BACKS", "EVENTPROC_RUNS_PER_OWNER",
+ "EVENTPROC_RUNS_PER_HANDLER", "EVENTPROC_OWNER_SHARE", "EVENTPROC_INVITED_PER_OWNER", "EVENTPROC_REINVITE_AFTER_S",
+ "EVENTPROC_MAIL_STORM_AFTER", "EVENTPROC_MAIL_STORM_WINDOW_S", "EVENTPROC_MAIL_DIGEST_EVERY_S", "EVENTPROC_MAIL_DIGEST_MOST",
+ "DISPATCHER_GROUP"]
+{{- end -}}
 
 {{- define "eventproc.sealSecret" -}}{{ .Values.secrets.seal.existingSecret | default (printf "%s-seal" (include "eventproc.fullname" .)) }}{{- end -}}
 {{- define "eventproc.tokenSecret" -}}{{ .Values.secrets.serviceToken.existingSecret | default (printf "%s-service-token" (include "eventproc.fullname" .)) }}{{- end -}}
@@ -67,6 +103,9 @@ capabilities: {drop: [ALL]}
 {{- $kafka := .top.Values.kafka -}}
 {{- $tls := or $kafka.tls (eq $kafka.auth.type "tls") -}}
 {{- $sasl := has $kafka.auth.type (list "scram-sha-512" "oauthbearer") -}}
+{{- if and $sasl (not $tls) (not $kafka.auth.plaintext) -}}
+{{- fail (printf "kafka.tls: is false, so that with kafka.auth.type %s what proves who we are would go in the clear; set it to true, or kafka.auth.plaintext to true where that is wanted" $kafka.auth.type) -}}
+{{- end -}}
 - {name: KAFKA_BOOTSTRAP_SERVERS, value: {{ required "kafka.bootstrapServers: name at least one broker, as in kafka.example.com:9093" $kafka.bootstrapServers | quote }}}
 - {name: EVENTPROC_KAFKA_SECURITY_PROTOCOL, value: {{ ternary (ternary "SASL_SSL" "SASL_PLAINTEXT" $tls) (ternary "SSL" "PLAINTEXT" $tls) $sasl }}}
 - {name: EVENTPROC_KAFKA_REPLICATION, value: {{ $kafka.replication | quote }}}
@@ -97,6 +136,15 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- with $kafka.schemaRegistryUrl }}
 - {name: EVENTPROC_SCHEMA_REGISTRY_URL, value: {{ . | quote }}}
+{{- with $kafka.schemaRegistry.secret }}
+- name: EVENTPROC_SCHEMA_REGISTRY_USER
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $kafka.schemaRegistry.userKey }}}}
+- name: EVENTPROC_SCHEMA_REGISTRY_PASSWORD
+  valueFrom: {secretKeyRef: {name: {{ . }}, key: {{ $kafka.schemaRegistry.passwordKey }}}}
+{{- end }}
+{{- if $kafka.schemaRegistry.caSecret }}
+- {name: EVENTPROC_SCHEMA_REGISTRY_CA, value: /etc/eventproc/schemas-ca/ca.crt}
+{{- end }}
 {{- end }}
 {{- end -}}
 
@@ -110,6 +158,9 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- if and (eq $kafka.auth.type "oauthbearer") $kafka.auth.oauth.caSecret.name }}
 - {name: oauth-ca, mountPath: /etc/eventproc/oauth-ca, readOnly: true}
+{{- end }}
+{{- if and $kafka.schemaRegistryUrl $kafka.schemaRegistry.caSecret }}
+- {name: schemas-ca, mountPath: /etc/eventproc/schemas-ca, readOnly: true}
 {{- end }}
 {{- end -}}
 
@@ -126,6 +177,10 @@ capabilities: {drop: [ALL]}
 {{- if and (eq $kafka.auth.type "oauthbearer") $kafka.auth.oauth.caSecret.name }}
 - name: oauth-ca
   secret: {secretName: {{ $kafka.auth.oauth.caSecret.name }}, defaultMode: 0440}
+{{- end }}
+{{- if and $kafka.schemaRegistryUrl $kafka.schemaRegistry.caSecret }}
+- name: schemas-ca
+  secret: {secretName: {{ $kafka.schemaRegistry.caSecret }}, defaultMode: 0440}
 {{- end }}
 {{- end -}}
 
@@ -153,4 +208,19 @@ capabilities: {drop: [ALL]}
 {{- define "eventproc.secretVolume" -}}
 - name: {{ .name }}
   secret: {secretName: {{ .secret }}, defaultMode: 0440}
+{{- end -}}
+
+{{/* Refuses a place of files that is a folder of nothing that stays. */}}
+{{- define "eventproc.checkStorage" -}}
+{{- range $name := list "files" "archives" -}}
+{{- $place := get $.Values.storage $name -}}
+{{- if hasPrefix "file:" $place -}}
+{{- if not $.Values.storage.claim -}}
+{{- fail (printf "storage.claim: is empty, so that storage.%s, %s, would be in a folder of one pod that is gone with it; name a ReadWriteMany claim, or an object store" $name $place) -}}
+{{- end -}}
+{{- if not (hasPrefix "file:///var/lib/eventproc/" $place) -}}
+{{- fail (printf "storage.%s: is %s; storage.claim is mounted at /var/lib/eventproc, so it should begin with file:///var/lib/eventproc/" $name $place) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- end -}}

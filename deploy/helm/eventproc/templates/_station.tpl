@@ -1,7 +1,8 @@
 {{/*
 One station's Deployment.
 Call with (dict "top" . "station" name "name" suffix "values" values "command" list "ports" list "env" text "mounts" text "volumes" text)
-and, where they differ: "image", "grace", "replicas", "resources", "podSecurity", "labels", "hostUsers", "procMount".
+and, where they differ: "image", "grace", "replicas", "resources", "podSecurity", "labels", "noHostUsers", "procMount", "lastCalls" (it is called by
+others, who are sent to it for a moment longer), "storage" ("whole": the claim and the object store's login; "files": of the handlers' files alone).
 */}}
 {{- define "eventproc.deployment" -}}
 {{- $top := .top -}}
@@ -19,6 +20,11 @@ metadata:
 spec:
   {{- if not $scaled }}
   replicas: {{ $replicas }}
+  {{- else }}
+  {{- /* the scaler's to say; but a value that was there and is left out becomes 1 until it says so */}}
+  {{- with (lookup "apps/v1" "Deployment" $top.Release.Namespace (printf "%s-%s" (include "eventproc.fullname" $top) .name)).spec }}
+  replicas: {{ .replicas }}
+  {{- end }}
   {{- end }}
   revisionHistoryLimit: 5
   strategy:
@@ -45,7 +51,7 @@ spec:
       {{- if .noHostUsers }}
       hostUsers: false
       {{- end }}
-      terminationGracePeriodSeconds: {{ .grace | default 30 }}
+      terminationGracePeriodSeconds: {{ .grace | default $v.terminationGracePeriodSeconds }}
       {{- with $top.Values.priorityClassName }}
       priorityClassName: {{ . }}
       {{- end }}
@@ -74,6 +80,22 @@ spec:
       {{- with $v.affinity }}
       affinity: {{ toYaml . | nindent 8 }}
       {{- end }}
+      {{- $files := "" }}
+      {{- if eq (.storage | default "") "files" }}
+      {{- $files = include "eventproc.filesFolder" $top }}
+      {{- end }}
+      {{- if $files }}
+      initContainers:  # a folder that the kubelet made would be root's
+        - name: files
+          image: {{ .image | default (include "eventproc.image" $top) | quote }}
+          imagePullPolicy: {{ $top.Values.image.pullPolicy }}
+          command: [mkdir, -p, /var/lib/eventproc/{{ $files }}]
+          securityContext:
+            {{- include "eventproc.containerSecurity" $top | nindent 12 }}
+          resources: {requests: {cpu: 10m, memory: 16Mi}, limits: {memory: 64Mi}}
+          volumeMounts:
+            - {name: storage, mountPath: /var/lib/eventproc}
+      {{- end }}
       containers:
         - name: {{ .station }}
           image: {{ .image | default (include "eventproc.image" $top) | quote }}
@@ -98,12 +120,15 @@ spec:
             - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
             {{- end }}
             {{- .env | trim | nindent 12 }}
-            {{- range $name, $value := $v.env }}
-            - {name: {{ $name }}, value: {{ $value | toString | quote }}}
-            {{- end }}
-          {{- if and .storage $top.Values.storage.envSecret }}
+            {{- include "eventproc.settings" (dict "top" $top "env" $v.env "where" (printf "%s.env" .station)) | trim | nindent 12 }}
+          {{- $login := $top.Values.storage.envSecret }}
+          {{- if eq (.storage | default "") "files" }}{{ $login = $top.Values.storage.filesEnvSecret | default $login }}{{ end }}
+          {{- if and .storage $login }}
           envFrom:
-            - secretRef: {name: {{ $top.Values.storage.envSecret }}}
+            - secretRef: {name: {{ $login }}}
+          {{- end }}
+          {{- if .lastCalls }}
+          lifecycle: {preStop: {exec: {command: [sleep, "5"]}}}  # until nobody is sent here any more
           {{- end }}
           resources: {{ .resources | default $v.resources | toJson }}
           startupProbe:
@@ -115,6 +140,7 @@ spec:
             periodSeconds: 10
             timeoutSeconds: 5
             failureThreshold: 3
+            terminationGracePeriodSeconds: 30  # what hangs does not use its grace
           readinessProbe:
             httpGet: {path: /readyz, port: metrics}
             periodSeconds: 5
@@ -123,17 +149,26 @@ spec:
           volumeMounts:
             - {name: tmp, mountPath: /tmp}
             {{- with .mounts | trim }}{{ . | nindent 12 }}{{ end }}
-            {{- if and .storage $top.Values.storage.claim }}
+            {{- if $files }}
+            - {name: storage, mountPath: /var/lib/eventproc/{{ $files }}, subPath: {{ $files }}}
+            {{- else if and (eq (.storage | default "") "whole") $top.Values.storage.claim }}
             - {name: storage, mountPath: /var/lib/eventproc}
             {{- end }}
       volumes:
         - name: tmp
           emptyDir: {sizeLimit: {{ .tmp | default "1Gi" }}}
         {{- with .volumes | trim }}{{ . | nindent 8 }}{{ end }}
-        {{- if and .storage $top.Values.storage.claim }}
+        {{- if or $files (and (eq (.storage | default "") "whole") $top.Values.storage.claim) }}
         - name: storage
           persistentVolumeClaim: {claimName: {{ $top.Values.storage.claim }}}
         {{- end }}
+{{- end -}}
+
+{{/* The folder of the claim with handlers' files, as in files; nothing where they are not in it. */}}
+{{- define "eventproc.filesFolder" -}}
+{{- if and .Values.storage.claim (hasPrefix "file:///var/lib/eventproc/" .Values.storage.files) -}}
+{{ trimPrefix "file:///var/lib/eventproc/" .Values.storage.files | trimSuffix "/" }}
+{{- end -}}
 {{- end -}}
 
 {{/* Account, disruption budget and autoscaler of a station; the same call, "account" where it is to be made. */}}
