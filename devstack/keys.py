@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import secrets
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -47,24 +50,32 @@ class Holder:
 class KeyFile:
     """The file of digests, read again when it changes.
 
-    An entry may have "collections": a list of collections, to keep its key to these and what is below them.
+    An entry may have "not_after", RFC 3339: from then on its key is nobody's; and "collections": a list of collections, to keep its
+    key to these and what is below them.
     """
 
     def __init__(self, file: Path) -> None:
         self._file = file
-        self._seen: tuple[int, int] = (0, 0)
-        self._holders: dict[str, Holder] = {}
+        self._seen: tuple[int, int, int] | None = None
+        self._holders: dict[str, tuple[Holder, float]] = {}
 
     def holder_of(self, key: str) -> Holder | None:
         """Whose key it is, or None."""
         stat = self._file.stat()
-        if (stat.st_mtime_ns, stat.st_size) != self._seen:
+        seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
+        if seen != self._seen:
             entries = json.loads(self._file.read_text())["keys"]
-            self._holders = {entry["sha256"]: _holder(entry) for entry in entries}
-            self._seen = (stat.st_mtime_ns, stat.st_size)
-        return self._holders.get(hashlib.sha256(key.encode()).hexdigest())
+            self._holders = {entry["sha256"].lower(): (_holder(entry), _ends(entry)) for entry in entries}
+            self._seen = seen
+        holder, ends = self._holders.get(hashlib.sha256(key.encode()).hexdigest(), (None, 0.0))
+        return holder if time.time() < ends else None
 
 
 def _holder(entry: Mapping[str, Any]) -> Holder:
     collections = entry.get("collections")
     return Holder(entry["user"], None if collections is None else tuple(c.rstrip("/") for c in collections))
+
+
+def _ends(entry: Mapping[str, Any]) -> float:
+    end = entry.get("not_after")
+    return math.inf if end is None else datetime.fromisoformat(end).timestamp()

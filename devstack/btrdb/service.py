@@ -15,7 +15,7 @@ from btrdb.grpcinterface import btrdb_pb2 as pb
 from btrdb.grpcinterface.btrdb_pb2_grpc import BTrDBServicer
 
 from devstack.btrdb import refusals, streams, tables
-from devstack.btrdb.points import Points, WindowStats, snap
+from devstack.btrdb.points import MAXIMUM_TIME, MINIMUM_TIME, Points, WindowStats, snap
 from devstack.btrdb.refusals import Refusal
 from devstack.btrdb.store import Store, check_range
 from devstack.keys import Holder, KeyFile
@@ -184,6 +184,9 @@ class Btrdb(BTrDBServicer):  # type: ignore[misc]
     @_answered(pb.NearestResponse)
     def Nearest(self, request: Any, holder: Holder) -> Any:
         """The first point at or after a time, or, backward, the last one before it."""
+        if not MINIMUM_TIME <= request.time <= MAXIMUM_TIME:
+            text = f"time {request.time} is outside {MINIMUM_TIME} to {MAXIMUM_TIME}"
+            raise Refusal(refusals.INVALID_TIME_RANGE, text)
         view, version = self._store.at(_uuid(request.uuid), request.versionMajor)
         found = view.nearest(request.time, request.backward)
         if found is None:
@@ -223,8 +226,9 @@ class Btrdb(BTrDBServicer):  # type: ignore[misc]
         uu = _uuid(request.uuid)
         ranges: list[tuple[int, int]] = []
         for first, last in self._store.changed(uu, request.fromMajor, request.toMajor):
-            start = first >> request.resolution << request.resolution
-            end = ((last >> request.resolution) + 1) << request.resolution
+            # the coarsest windows begin before time does and end after it
+            start = max(first >> request.resolution << request.resolution, MINIMUM_TIME)
+            end = min(((last >> request.resolution) + 1) << request.resolution, MAXIMUM_TIME + 1)
             if ranges and start <= ranges[-1][1]:
                 ranges[-1] = (ranges[-1][0], max(end, ranges[-1][1]))
             else:
@@ -314,13 +318,18 @@ class Btrdb(BTrDBServicer):  # type: ignore[misc]
     def _aligned(self, request: Any) -> tuple[WindowStats, int]:
         check_range(request.start, request.end)
         _check_width(request.pointWidth)
+        check_range(
+            request.start >> request.pointWidth << request.pointWidth, request.end
+        )  # a first window that begins too early
         view, version = self._store.at(_uuid(request.uuid), request.versionMajor)
         return view.aligned_windows(request.start, request.end, request.pointWidth), version
 
     def _windows(self, request: Any) -> tuple[WindowStats, int]:
         check_range(request.start, request.end)
         if not 0 < request.width < 1 << 63:
-            raise Refusal(refusals.INVALID_POINT_WIDTH, f"width is {request.width} ns; it should be positive")
+            raise Refusal(refusals.INVALID_POINT_WIDTH, f"width is {request.width} ns; it should be 1 to 2**63 - 1")
+        if request.depth > 63:
+            raise Refusal(refusals.INVALID_POINT_WIDTH, f"depth is {request.depth}; it should be 0 to 63")
         view, version = self._store.at(_uuid(request.uuid), request.versionMajor)
         return view.windows(request.start, request.end, request.width), version
 

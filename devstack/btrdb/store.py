@@ -103,10 +103,7 @@ class Store:
             present = self.version(uuid)
             wanted = version or present
             if not FIRST_VERSION <= wanted <= present:
-                raise Refusal(
-                    refusals.VERSION_NOT_AVAILABLE,
-                    f"version {wanted} is not available; the stream has {FIRST_VERSION} to {present}",
-                )
+                raise _no_version(wanted, present)
             held = self._views.get(uuid)
             if held is not None and held[0] == wanted:
                 self._views.move_to_end(uuid)
@@ -149,9 +146,11 @@ class Store:
             return self._change(uuid, version + 1, (start, end - 1), low, high, left)
 
     def changed(self, uuid: str, after: int, upto: int) -> list[tuple[int, int]]:
-        """First and last time of every change with after < version <= upto (0: the present one); raises Refusal 404, 427."""
+        """First and last time of every change with after < version <= upto (0: the present one); raises Refusal 404, 427, 450."""
         present = self.version(uuid)
         upto = upto or present
+        if upto > present:
+            raise _no_version(upto, present)
         if after > upto:
             raise Refusal(refusals.INVALID_VERSIONS, f"from version {after} to {upto}: from should be the older one")
         with self.lock:
@@ -230,6 +229,13 @@ class Store:
             self._views.popitem(last=False)
 
 
+def _no_version(wanted: int, present: int) -> Refusal:
+    return Refusal(
+        refusals.VERSION_NOT_AVAILABLE,
+        f"version {wanted} is not available; the stream has {FIRST_VERSION} to {present}",
+    )
+
+
 def _same(one: Points, other: Points) -> bool:
     return np.array_equal(one.times, other.times) and np.array_equal(one.values, other.values)
 
@@ -288,10 +294,11 @@ def _check(new: Points) -> None:
         )
     if not len(new):
         return
-    if int(new.times.min()) < MINIMUM_TIME or int(new.times.max()) > MAXIMUM_TIME:
+    # a range's end is left out and at most MAXIMUM_TIME: what stood there could not be read
+    if int(new.times.min()) < MINIMUM_TIME or int(new.times.max()) >= MAXIMUM_TIME:
         raise Refusal(
             refusals.INVALID_TIME_RANGE,
-            f"insert with a time outside {MINIMUM_TIME} to {MAXIMUM_TIME} ns since the epoch",
+            f"insert with a time outside {MINIMUM_TIME} to {MAXIMUM_TIME - 1} ns since the epoch",
         )
     if not np.isfinite(new.values).all():
         index = int(np.flatnonzero(~np.isfinite(new.values))[0])
@@ -301,8 +308,8 @@ def _check(new: Points) -> None:
 
 
 def check_range(start: int, end: int) -> None:
-    """Raises Refusal 413 unless MINIMUM_TIME <= start <= end <= MAXIMUM_TIME + 1."""
-    if start > end:
-        raise Refusal(refusals.INVALID_TIME_RANGE, f"start {start} is after end {end}")
-    if start < MINIMUM_TIME or end > MAXIMUM_TIME + 1:
+    """Raises Refusal 413 unless MINIMUM_TIME <= start < end <= MAXIMUM_TIME (btrdb-server's quasar.go)."""
+    if start >= end:
+        raise Refusal(refusals.INVALID_TIME_RANGE, f"start {start} should be before end {end}")
+    if start < MINIMUM_TIME or end > MAXIMUM_TIME:
         raise Refusal(refusals.INVALID_TIME_RANGE, f"{start} to {end} is outside {MINIMUM_TIME} to {MAXIMUM_TIME}")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import re
+import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -154,6 +156,7 @@ def usage(store: Store, prefix: str, holder: Holder) -> tuple[dict[str, int], di
 
 _VIEW = "uuid, collection, name, unit, ingress, distiller, property_version, annotations"
 _ALLOWED = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, sqlite3.SQLITE_RECURSIVE}
+_LITERAL = re.compile(r"('(?:[^']|'')*')")
 
 
 def query(store: Store, statement: str, params: list[str], holder: Holder) -> Iterator[bytes]:
@@ -161,18 +164,18 @@ def query(store: Store, statement: str, params: list[str], holder: Holder) -> It
 
     PostgreSQL's $1 and ::type are understood. Raises Refusal 441.
     """
-    text = re.sub(r"\$(\d+)", r"?\1", re.sub(r"::\w+(\([^)]*\))?", "", statement))
+    parts = _LITERAL.split(statement)
+    text = "".join(part if number % 2 else _translated(part) for number, part in enumerate(parts))
+    # temp.streams stands before the table of that name; it reads the table by a view whose name no statement can know
+    visible = f"visible_{secrets.token_hex(16)}"
     reader = sqlite3.connect(f"file:{store.file}?mode=ro", uri=True)
     try:
         reader.create_function("may_see", 1, holder.may, deterministic=True)
-        reader.execute(f"CREATE TEMP VIEW visible AS SELECT {_VIEW} FROM streams WHERE may_see(collection)")
+        reader.execute(f"CREATE TEMP VIEW {visible} AS SELECT {_VIEW} FROM main.streams WHERE may_see(collection)")
+        reader.execute(f"CREATE TEMP VIEW streams AS SELECT {_VIEW} FROM {visible}")
         reader.execute("PRAGMA case_sensitive_like = ON")  # as PostgreSQL's
         reader.execute("SELECT 1 FROM json_each('[]')")  # its first use makes a table, which a query may not
-        text = re.sub(r"\bstreams\b", "visible", text, flags=re.IGNORECASE)
-        if "skeys(annotations)" in text:  # the client's list_unique_annotations: hstore's keys, a row each
-            text = text.replace("skeys(annotations)", "each.key")
-            text = text.replace("from visible", "from visible, json_each(visible.annotations) AS each")
-        reader.set_authorizer(_authorize)
+        reader.set_authorizer(functools.partial(_authorize, visible))
         cursor = reader.execute(text, params)
         names = [re.sub(r"\(.*", "", column[0]).lower() for column in cursor.description or ()]
         for row in cursor:
@@ -186,9 +189,23 @@ def query(store: Store, statement: str, params: list[str], holder: Holder) -> It
         reader.close()
 
 
-def _authorize(action: int, table: str | None, _column: str | None, _database: str | None, within: str | None) -> int:
+def _translated(text: str) -> str:
+    """PostgreSQL without string literals -> SQLite."""
+    text = re.sub(r"\$(\d+)", r"?\1", re.sub(r"::\w+(\([^)]*\))?", "", text))
+    if "skeys(annotations)" in text:  # the client's list_unique_annotations: hstore's keys, a row each
+        text = text.replace("skeys(annotations)", "each.key")
+        text = text.replace("from streams", "from streams, json_each(streams.annotations) AS each")
+    return text
+
+
+def _authorize(
+    visible: str, action: int, table: str | None, _column: str | None, database: str | None, within: str | None
+) -> int:
     seen = (
-        action != sqlite3.SQLITE_READ or table in ("visible", "json_each") or (table, within) == ("streams", "visible")
+        action != sqlite3.SQLITE_READ
+        or table == "json_each"
+        or (database == "temp" and table in ("streams", visible))
+        or (database == "main" and table == "streams" and within == visible)
     )
     return sqlite3.SQLITE_OK if action in _ALLOWED and seen else sqlite3.SQLITE_DENY
 

@@ -81,7 +81,15 @@ def test_lists_and_queries_leave_out_what_is_beyond_the_key(bob: Any, conn: Any,
     assert hidden.uuid not in found
     assert "secret" not in bob.list_unique_annotations("scope")
     assert "secret" in conn.list_unique_annotations("scope")
-    for statement in ("select uuid from streams", 'select uuid from main."STREAMS"', "select uuid from [streams] s"):
+    for statement in (
+        "select uuid from streams",
+        'select uuid from main."STREAMS"',
+        "select uuid from [streams] s",
+        "select uuid from main.'streams'",
+        "with streams as (select * from main.streams) select uuid from streams",
+        "with visible as (select * from main.streams) select uuid from visible",
+        "select uuid from streams where exists (select 1 from main.streams)",
+    ):
         try:
             rows = bob.query(statement)
         except btrdb.exceptions.BadSQLValue:

@@ -191,6 +191,20 @@ def test_a_select_over_streams_answers_as_postgresql_would(conn: Any) -> None:
         conn.query("select * from changes")
 
 
+def test_what_stands_in_quotes_in_a_select_is_left_as_it_is(conn: Any) -> None:
+    names = ["streams/x", "a::text", "it's $1"]
+    for name in names:
+        conn.create(uuid4(), "select/streams", tags={"name": name})
+
+    for name in names:
+        quoted = name.replace("'", "''")
+        rows = conn.query(f"select name, '$1::streams' as also from streams where name = '{quoted}'")
+        assert rows == [{"name": name, "also": "$1::streams"}]
+    rows = conn.query("select streams.name as streams from streams where collection = 'select/streams' order by 1")
+    assert [row["streams"] for row in rows] == sorted(names)
+    assert conn.query("select count(*) from streams where collection = 'select/streams'") == [{"count": 3}]
+
+
 def test_what_cannot_be_is_refused_with_btrdbs_codes(conn: Any, stream: Any) -> None:
     with pytest.raises(StreamExists):
         conn.create(stream.uuid, "other", tags={"name": "x"})
