@@ -51,6 +51,8 @@ POLL_S = 20.0
 WALL_S = 20.0
 MEMORY_BYTES = 256 * MIB
 """Beyond what the runtime holds; it comes out of the executor's reserve."""
+_NO_MORE_TASKS = ("Resource temporarily unavailable", "can't start new thread")
+"""What is raised where one more process or thread would be too many (EAGAIN of fork and clone)."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,9 @@ def check(runtime: SandboxedRuntime | SleepingRuntime, hook: str, blob: bytes, p
     if ended.outcome is Outcome.SUCCEEDED:
         return Verdict(True, "", tuple(name for name in ended.text.split(", ") if name))
     why = ended.error.message if ended.error else ended.outcome.value
-    return Verdict(None if ended.outcome is Outcome.TIMED_OUT else False, why)
+    if ended.at_limit or any(said in why for said in _NO_MORE_TASKS):
+        return Verdict(None, f"loading it takes more than the check has, which is less than a run has: {why}")
+    return Verdict(False, why)
 
 
 class Checker:

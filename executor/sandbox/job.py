@@ -116,6 +116,7 @@ class Ended:
 
     started_at_ns: just before the handler's first line; the hand-over of the job when it never got there.
     begun_after_s: from the job's hand-over to that line, None when it never got there.
+    at_limit: whether it was ended for one of its limits: time, memory, files, processes.
     """
 
     outcome: Outcome
@@ -129,6 +130,7 @@ class Ended:
     cpu_s: float
     peak_memory_bytes: int
     begun_after_s: float | None = None
+    at_limit: bool = False
 
 
 class BtrdbAway(Exception):

@@ -66,6 +66,7 @@ def conclude(supervision: Supervision, death: Death, spool: Path | None) -> Ende
         cpu_s=watch.cpu_with(death.cpu_s),
         peak_memory_bytes=peak,
         begun_after_s=None if seen.begun_at is None else seen.begun_at - seen.handed_over_at,
+        at_limit=outcome in (Outcome.TIMED_OUT, Outcome.OUT_OF_MEMORY) or (seen.ended is None and seen.cut is not None),
     )
 
 

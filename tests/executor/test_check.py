@@ -88,6 +88,21 @@ def test_one_that_kills_its_process_while_it_is_loaded_is_refused(runtime: Sandb
     assert "status 3" in verdict.text and "while its code was loaded" in verdict.text
 
 
+@pytest.mark.parametrize(
+    "wants",
+    [
+        "bytearray(600 << 20)",
+        "[__import__('os').fork() or __import__('time').sleep(60) for _ in range(40)]",
+        "[__import__('threading').Thread(target=__import__('time').sleep, args=(60,), daemon=True).start() for _ in range(40)]",
+    ],
+)
+def test_one_that_takes_more_than_the_check_has_is_not_refused(runtime: SandboxedRuntime, wants: str) -> None:
+    verdict = check(runtime, HOOK, f"cbuiltins\neval\n(V{wants}\ntR.".encode())
+
+    assert verdict.loads is None
+    assert verdict.text.startswith("loading it takes more than the check has, which is less than a run has: ")
+
+
 def test_a_registration_is_refused_by_the_name_of_the_module_when_an_executor_is_there(
     runtime: SandboxedRuntime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
