@@ -71,6 +71,7 @@ class RunLine:
     ended_at_ms: int
     error: str
     traceparent: str = ""
+    uploads: tuple[Upload, ...] = ()
 
 
 def lines(session: Session, run_ids: Sequence[str]) -> list[RunLine]:
@@ -78,7 +79,7 @@ def lines(session: Session, run_ids: Sequence[str]) -> list[RunLine]:
     query = (
         select(
             RunRow.id, RunRow.handler_id, HandlerRow.name, RunRow.state, EventRow.subject, RunRow.ended_at_ms,
-            RunRow.error_type, RunRow.error_message, RunRow.traceparent,
+            RunRow.error_type, RunRow.error_message, RunRow.traceparent, RunRow.uploads,
         )
         .join(HandlerRow, HandlerRow.id == RunRow.handler_id)
         .join(EventRow, (EventRow.hook == RunRow.hook) & (EventRow.request_id == RunRow.request_id))
@@ -86,10 +87,14 @@ def lines(session: Session, run_ids: Sequence[str]) -> list[RunLine]:
         .order_by(HandlerRow.name, RunRow.handler_id, RunRow.ended_at_ms, RunRow.id)
     )  # fmt: skip
     found = []
-    for run_id, handler_id, name, state, subject, ended_at_ms, kind, message, trace in session.execute(query):
-        error = one_line(kind, message)
-        found.append(RunLine(run_id, handler_id, name, Outcome(state), subject, ended_at_ms or 0, error, trace))
+    for run_id, handler_id, name, state, subject, ended_at_ms, kind, message, trace, files in session.execute(query):
+        told = (Outcome(state), subject, ended_at_ms or 0, one_line(kind, message), trace, _uploads(files))
+        found.append(RunLine(run_id, handler_id, name, *told))
     return found
+
+
+def _uploads(stored: str) -> tuple[Upload, ...]:
+    return tuple(Upload(**upload) for upload in json.loads(stored))
 
 
 def one_line(kind: str | None, message: str | None) -> str:
@@ -160,7 +165,7 @@ def _view(
         error,
         run.log,
         run.log_truncated,
-        tuple(Upload(**upload) for upload in json.loads(run.uploads)),
+        _uploads(run.uploads),
         run.queued_at_ms,
         run.started_at_ns,
         run.ended_at_ns,

@@ -56,7 +56,7 @@ def render(mail: Mail, sender: str, files: Files = NO_FILES) -> EmailMessage:
     """
     try:
         if mail.lines:
-            digest = summed_up(mail.lines, mail.kind)
+            digest = summed_up(mail.lines, mail.kind, files)
             return _message(mail, sender, digest.subject, "digest", {"digest": digest}, digest.run_ids)
         runs = tuple(explain(run, files) for run in mail.runs)
         if not runs:

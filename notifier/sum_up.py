@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from itertools import groupby
 
 from ledger.notify import KEY
 from ledger.runs import RunLine
+from notifier.attach import NO_FILES, File, Files
 from notifier.explain import VERBS, clean, moment
 from schemas.records import Outcome
 
@@ -18,17 +20,20 @@ KEY_SAID = (
     "that wait go on. What was refused, and events that came meanwhile, replay(conn, handler, since=...) runs."
 )
 MOST_LINE = 200  # characters of a name or an error
+MOST_FILES = 10  # of one run; the others are in run(conn, id)
 
 
 @dataclass(frozen=True)
 class Told:
-    """One run. when: to the second, UTC; error: one line, '' when it succeeded."""
+    """One run. when: to the second, UTC; error: one line, '' when it succeeded; files: the first of them, more_files: how many are not."""
 
     run_id: str
     verb: str
     archive: str
     when: str
     error: str
+    files: tuple[File, ...] = ()
+    more_files: int = 0
 
 
 @dataclass(frozen=True)
@@ -50,12 +55,16 @@ class Digest:
     run_ids: tuple[str, ...]
 
 
-def summed_up(lines: Sequence[RunLine], kind: str = "") -> Digest:
-    """Everything that a digest says of these runs: at least one, in the order in which they are to be told."""
+def summed_up(lines: Sequence[RunLine], kind: str = "", files: Files = NO_FILES) -> Digest:
+    """Everything that a digest says of these runs: at least one, in the order in which they are to be told.
+
+    files: how their files are linked; pictures are not shown.
+    """
+    linked = dataclasses.replace(files, store=None)
     handlers = []
     for (_, name), some in groupby(lines, key=lambda line: (line.handler_id, line.handler_name)):
         of_one = list(some)
-        handlers.append(OfHandler(_line(name), _summary(of_one), tuple(_told(line) for line in of_one)))
+        handlers.append(OfHandler(_line(name), _summary(of_one), tuple(_told(line, linked) for line in of_one)))
     if kind == KEY:
         subject, why = "[eventproc] BTrDB refuses your API key: your handlers are paused", KEY_SAID
         return Digest(subject, why, tuple(handlers), tuple(line.run_id for line in lines))
@@ -74,9 +83,12 @@ def _summary(lines: Sequence[RunLine]) -> str:
     return ", ".join(f"{counted[outcome]} {VERBS[outcome]}" for outcome in Outcome if counted[outcome])
 
 
-def _told(line: RunLine) -> Told:
+def _told(line: RunLine, files: Files) -> Told:
     when = moment(line.ended_at_ms * 1_000_000, digits=3)
-    return Told(line.run_id, VERBS[line.outcome], _line(line.subject) or "an event", when, _line(line.error))
+    listed = files.of(line.run_id, line.uploads[:MOST_FILES])
+    named = tuple(dataclasses.replace(file, name=_line(file.name)) for file in listed)
+    subject, more = _line(line.subject) or "an event", len(line.uploads) - len(named)
+    return Told(line.run_id, VERBS[line.outcome], subject, when, _line(line.error), named, more)
 
 
 def _line(text: str) -> str:

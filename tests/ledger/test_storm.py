@@ -8,7 +8,7 @@ from ledger import Ledger, outbox
 from ledger.claims import Lease
 from ledger.results import close
 from ledger.rules import MailRules
-from schemas.records import Outcome, Result, RunError
+from schemas.records import Outcome, Result, RunError, Upload
 from tests.ledger.conftest import Handler, Queued, leased
 
 GUARD = MailRules(storm_after=3, storm_window_s=3600, digest_every_s=600, digest_most=5)
@@ -67,6 +67,20 @@ def test_a_digest_waits_for_its_time_and_then_tells_its_runs_in_short(ledger: Le
     assert digest.runs == () and len(digest.lines) == 2
     line = digest.lines[0]
     assert (line.handler_name, line.outcome, line.error) == ("h", Outcome.FAILED, "ValueError: no such stream")
+
+
+def test_a_digests_runs_come_with_their_files(ledger: Ledger, queued: Queued) -> None:
+    for run in queued(4):
+        lease = leased(ledger, run.run_id, nonce=run.run_id)
+        uploads = (Upload(lease.run_id.replace("-", ""), "plot.png", 2048),)
+        result = Result(lease.run_id, lease.lease_id, Outcome.FAILED, "executor", uploads=uploads)
+        with ledger.write() as session:
+            close(session, result, GUARD)
+    with ledger.write() as session:
+        session.execute(text("UPDATE notification SET not_before_ms = 0 WHERE digest"))
+        (line,) = (line for mail in outbox.take(session, "sender", 100, 60.0) for line in mail.lines)
+
+    assert line.uploads == uploads
 
 
 def test_a_run_that_ends_when_the_digest_is_being_sent_goes_into_the_next(ledger: Ledger, queued: Queued) -> None:

@@ -16,9 +16,10 @@ import pytest
 
 from ledger.outbox import Mail, RunLine
 from ledger.runs import AttemptView, RunView
+from notifier.attach import Files
 from notifier.explain import MOST_ATTEMPTS, MOST_LOG, MOST_LOG_LINES, MOST_TEXT, VERBS, duration, moment, size
 from notifier.render import CannotRender, render
-from schemas.records import Outcome, RunError
+from schemas.records import Outcome, RunError, Upload
 
 MakeRun = Callable[..., RunView]
 MakeMail = Callable[..., Mail]
@@ -324,8 +325,32 @@ def test_names_of_any_length_leave_the_email_small(mail: MakeMail, run: MakeRun)
     message = render(mail(run(event_subject=huge, event={"DataSets": data_sets})), "eventproc@example.com")
     assert len(message.as_bytes()) < 60_000
     line = RunLine("r", 1, "h", Outcome.FAILED, huge, 0, "E: " + huge)
-    message = render(dataclasses.replace(mail(), runs=(), lines=(line,)), "eventproc@example.com")
+    line = dataclasses.replace(line, uploads=(Upload("0" * 32, huge, 1),) * 1000)
+    message = render(digest_of(mail(), line), "eventproc@example.com")
     assert len(message.as_bytes()) < 20_000
+
+
+def digest_of(mail: Mail, *lines: RunLine) -> Mail:
+    return dataclasses.replace(mail, runs=(), lines=lines)
+
+
+def test_a_digest_names_each_runs_files_with_their_links(mail: MakeMail, run: MakeRun) -> None:
+    uploads = tuple(Upload(f"{number:032x}", f"plot {number}.png", 2048) for number in range(13))
+    one, two = (
+        RunLine("r1", 1, "h", Outcome.FAILED, "a.zip", 0, "E: no"),
+        RunLine("r2", 1, "h", Outcome.SUCCEEDED, "b", 1, ""),
+    )
+    wanted = digest_of(mail(), dataclasses.replace(one, uploads=uploads[:1]), dataclasses.replace(two, uploads=uploads))
+
+    message = render(wanted, "eventproc@example.com", Files("files.example.com"))
+
+    assert "  plot 0.png, 2 KiB: https://files.example.com/" + "0" * 32 in plain(message)
+    assert plain(message).count("plot 0.png") == 2
+    assert f'<a href="https://files.example.com/{9:032x}"' in rich(message)
+    for text in both(message):
+        assert "plot 9.png" in text and "plot 10.png" not in text and "and 3 more files" in text
+    for text in both(received(wanted)):
+        assert "plot 0.png" in text and "https://" not in text
 
 
 def test_the_log_is_cut_to_its_end_and_says_so(mail: MakeMail, run: MakeRun) -> None:
