@@ -16,9 +16,8 @@ from ledger import Ledger
 from ledger.audit import LETTER, Act, note
 from ledger.redriven import note_redriven, redriven
 from schemas.errors import InvalidMessage, TryLater
-from schemas.topics import DEAD_LETTERS
 from stream.broker import Broker
-from stream.letters import Kept, is_whole, read_letters
+from stream.letters import Kept, read_letters, why_not_again
 
 app = typer.Typer(no_args_is_help=True, help="Messages that could not be read.")
 FLUSH_S = 30.0
@@ -69,12 +68,9 @@ class Line:
 
 
 def _line(one: Kept) -> Line:
-    why_not = ""
-    if one.letter.topic == DEAD_LETTERS:
-        why_not = "no dead letter of ours"
-    elif not is_whole(one.letter):
-        why_not = "its bytes were too many to be kept whole"
-    return Line(replace(one, letter=replace(one.letter, value=None)), len(one.letter.value or b""), why_not)
+    return Line(
+        replace(one, letter=replace(one.letter, value=None)), len(one.letter.value or b""), why_not_again(one.letter)
+    )
 
 
 @app.command("list")

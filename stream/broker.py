@@ -105,6 +105,12 @@ class Admin(Protocol):
     def committed(self, group: str, topic: str) -> Mapping[int, int]:
         """What the group has committed, by partition; a partition without a commit is absent."""
 
+    def begin_at_end(self, group: str, topics: Sequence[str]) -> None:
+        """A group without members begins at these topics' present ends where it has committed nothing yet.
+
+        Topics that do not exist are passed over: all that comes to them later is the group's.
+        """
+
     def lag(self, group: str, topic: str) -> int:
         """Messages that the group has not committed yet."""
 

@@ -13,17 +13,21 @@ import structlog
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka import errors as kafka_errors
 from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
+from kafka.protocol.consumer import IsolationLevel
+from kafka.structs import OffsetAndMetadata
 
 from schemas.errors import TryLater
 from schemas.topics import Topic
+from stream.kafka_records import read_all
 from stream.kafka_words import consequences, message_of
 from stream.messages import Message
 from stream.settings import StreamSettings
-from stream.sizes import ENVELOPE_BYTES, OVERHEAD_BYTES, batch_limit
+from stream.sizes import ENVELOPE_BYTES, OVERHEAD_BYTES, batch_limit, unpacked_limit
 
 log = structlog.get_logger()
 
 QUIET_S = 15.0
+COMMITTED = IsolationLevel.READ_COMMITTED  # what a transaction under way has written is not there yet
 
 
 class KafkaDesk:
@@ -86,7 +90,7 @@ class KafkaDesk:
             places = [TopicPartition(topic, part["partition_index"]) for part in described["partitions"]]
             if not places:
                 raise TryLater(f"kafka: there is no topic {topic}, or we may not see it")
-            found = client.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST))
+            found = client.list_partition_offsets(dict.fromkeys(places, OffsetSpec.LATEST), COMMITTED)
             return {place.partition: at.offset for place, at in found.items()}
 
     def read(self, topic: str, since_ms: int = 0, start: Mapping[int, int] = MappingProxyType({})) -> Iterator[Message]:
@@ -97,11 +101,13 @@ class KafkaDesk:
                 **settings.connection(),
                 group_id=None,
                 enable_auto_commit=False,
+                isolation_level="read_committed",
                 auto_offset_reset="earliest",  # what start names may have been deleted since
                 allow_auto_create_topics=False,
                 max_partition_fetch_bytes=settings.max_message_bytes + ENVELOPE_BYTES + OVERHEAD_BYTES,
                 bootstrap_timeout_ms=settings.request_timeout_ms,
             )
+        read_all(client, unpacked_limit(settings.max_message_bytes))
         try:
             client.assign(list(ends))
             with consequences():
@@ -140,6 +146,21 @@ class KafkaDesk:
             return {
                 place.partition: at.offset for place, at in found.items() if place.topic == topic and at.offset >= 0
             }
+
+    def begin_at_end(self, group: str, topics: Sequence[str]) -> None:
+        with self._asking() as client:
+            there = set(client.list_topics())
+        ends: dict[Any, Any] = {}
+        for topic in (topic for topic in topics if topic in there):
+            begun = self.committed(group, topic)
+            for number, end in self.end_offsets(topic).items():
+                if number not in begun:
+                    ends[TopicPartition(topic, number)] = OffsetAndMetadata(end, "", -1)
+        if ends:
+            with self._asking() as client:
+                for refused in client.alter_group_offsets(group, ends).values():
+                    if refused is not kafka_errors.NoError:
+                        raise refused(f"group {group}")
 
     def lag(self, group: str, topic: str) -> int:
         ends, done = self.end_offsets(topic), self.committed(group, topic)

@@ -17,10 +17,11 @@ from kafka.structs import OffsetAndMetadata
 from faults import point
 from schemas.errors import TryLater
 from stream.kafka_join import keep_joins
+from stream.kafka_records import read_all
 from stream.kafka_words import MOVED, consequences, message_of
 from stream.messages import Message, Place
 from stream.settings import StreamSettings
-from stream.sizes import ENVELOPE_BYTES, MIB, OVERHEAD_BYTES
+from stream.sizes import ENVELOPE_BYTES, MIB, OVERHEAD_BYTES, unpacked_limit
 
 log = structlog.get_logger()
 
@@ -89,8 +90,10 @@ class KafkaMember:
     def commit(self, upto: Sequence[Message]) -> None:
         for message in upto:
             place = TopicPartition(message.topic, message.partition)
-            if self._given.get(place, 0) > message.offset:
-                self._owed[place] = max(self._owed.get(place, 0), message.offset + 1)
+            given = self._given.get(place, 0)
+            if given > message.offset:
+                done = message.offset + 1
+                self._owed[place] = max(self._owed.get(place, 0), self._behind_marks(place) if done == given else done)
         self._pay(self._settings.request_timeout_ms)
 
     def pause_all(self) -> None:
@@ -157,11 +160,15 @@ class KafkaMember:
             with consequences():
                 ends = self._client.end_offsets(places, timeout_ms=BETWEEN_MS)
                 for place, end in ends.items():
-                    at = self._given.get(place)
-                    if at is None:
-                        at = self._client.position(place, timeout_ms=BETWEEN_MS)
-                    lag[place.topic] += max(0, end - (at or 0))
+                    lag[place.topic] += max(0, end - self._behind_marks(place))
         return lag
+
+    def _behind_marks(self, place: Any) -> int:
+        """Up to where the partition has been given out, the marks of transactions behind the last message included."""
+        at = self._given.get(place)
+        if at is not None and any((m.topic, m.partition) == (place.topic, place.partition) for m in self._store):
+            return at
+        return max(at or 0, self._client.position(place, timeout_ms=BETWEEN_MS) or 0)
 
     def close(self) -> None:
         client, self._client = self._client, None
@@ -202,6 +209,7 @@ class KafkaMember:
                     group_instance_id=self._instance,
                     auto_offset_reset="earliest",
                     enable_auto_commit=False,
+                    isolation_level="read_committed",
                     allow_auto_create_topics=False,
                     partition_assignment_strategy=[CooperativeStickyAssignor],
                     session_timeout_ms=settings.session_timeout_ms,
@@ -212,6 +220,7 @@ class KafkaMember:
                     bootstrap_timeout_ms=settings.request_timeout_ms,
                 )
             keep_joins(client)
+            read_all(client, unpacked_limit(settings.max_message_bytes))
             self._client = client
             self._answered_at = time.monotonic()
             client.subscribe(topics=self._topics, listener=_Moves(self))

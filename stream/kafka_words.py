@@ -9,6 +9,7 @@ from typing import Any
 from kafka import errors as kafka_errors
 
 from schemas.errors import TryLater
+from stream.kafka_records import NotRead
 from stream.messages import Message
 
 MOVED = (
@@ -56,5 +57,9 @@ def consequences() -> Iterator[None]:
 
 def message_of(record: Any) -> Message:
     """A message from the client's record."""
+    place = (record.topic, record.partition, record.offset)
+    if isinstance(record.headers, NotRead):
+        why = record.headers
+        return Message(*place, None, record.value, (), record.timestamp, why.reason, why.damaged)
     headers = tuple((name, value if value is not None else b"") for name, value in record.headers)
-    return Message(record.topic, record.partition, record.offset, record.key, record.value, headers, record.timestamp)
+    return Message(*place, record.key, record.value, headers, record.timestamp)

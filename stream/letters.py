@@ -12,7 +12,7 @@ from schemas.errors import InvalidMessage
 from schemas.records import DeadLetter, dead_letter_from, to_plain
 from schemas.topics import DEAD_LETTERS
 from stream.broker import Admin, Producer
-from stream.messages import Message
+from stream.messages import BATCH, Message
 from stream.schema_book import SchemaBook
 
 LONGEST_REASON = 10_000
@@ -28,9 +28,13 @@ class Rejected:
     reason: str
 
 
-def is_whole(letter: DeadLetter) -> bool:
-    """Whether the letter holds its message whole, so that it may be sent again."""
-    return not letter.reason.endswith(_CUT_END)
+def why_not_again(letter: DeadLetter) -> str:
+    """Why the letter's message cannot be sent again; '' when it can."""
+    if letter.topic == DEAD_LETTERS:
+        return "no dead letter of ours"
+    if letter.reason.startswith(BATCH):
+        return "it holds a batch of messages as the broker had it: whoever sent them sends them again"
+    return "its bytes were too many to be kept whole" if letter.reason.endswith(_CUT_END) else ""
 
 
 def send_letter(dead_letters: Producer, rejected: Rejected, group: str) -> None:
@@ -73,7 +77,10 @@ def read_letters(admin: Admin, book: SchemaBook, first: int = 0, since_ms: int =
     Something else in their topic comes as a letter of its own, whose origin is that topic.
     """
     for message in admin.read(DEAD_LETTERS, since_ms, {0: first}):
-        book.missing(message)  # one that another release, or one with a Schema Registry, has written: learns its schema
+        if not message.unreadable:
+            book.missing(
+                message
+            )  # one that another release, or one with a Schema Registry, has written: learns its schema
         try:
             letter = dead_letter_from(decode("dead_letter", message.value, message.headers))
         except (InvalidMessage, ValueError) as error:

@@ -155,33 +155,39 @@ class _Work:
             log.info("notes not taken back", reason=error.reason)
 
     def _sort(self, batch: Sequence[Message]) -> None:
-        known = self._with_known_schemas(batch)
+        known = self._ready(batch)
         self._suspects.look(known)
         self.left.extend(lambda part=part: self._handle(part) for part in self._suspects.parts(known))  # type: ignore[misc]
 
-    def _with_known_schemas(self, batch: Sequence[Message]) -> Sequence[Message]:
-        if self._book is None:
-            return batch
-        self._book.batch()
+    def _ready(self, batch: Sequence[Message]) -> Sequence[Message]:
+        if self._book is not None:
+            self._book.batch()
         known: list[Message] = []
         waiting: set[Place] = set()
         for message in batch:
             place = (message.topic, message.partition)
             if place in waiting:
-                self._book.meet(message)
+                if self._book is not None and not message.unreadable:
+                    self._book.meet(message)
                 continue
-            reason = self._book.missing(message)
+            reason, for_s = self._why_not_yet(message)
             if reason:
                 waiting.add(place)
-                self.holds.hold(message, self._limits.schema_look_s, reason)
+                self.holds.hold(message, for_s, reason)
             else:
                 known.append(message)
         return known
 
+    def _why_not_yet(self, message: Message) -> tuple[str, float]:
+        """Why its partition is to be held with it, and for how long; '' when it may be handled."""
+        if message.unreadable:
+            return (message.unreadable if message.damaged else ""), self._limits.held_s
+        return (self._book.missing(message) if self._book is not None else ""), self._limits.schema_look_s
+
     def _handle(self, part: Sequence[Message]) -> None:
         poison = self._suspects.begin(part)
         try:
-            rejected = [poison] if poison is not None else self._step.handle(part)
+            rejected = [poison] if poison is not None else self._handled(part)
         except TryLater:
             raise
         except Exception as error:
@@ -203,6 +209,13 @@ class _Work:
         for one in judged.stopped:
             self.holds.hold(one.message, self._limits.held_s, one.reason)
         _tell(judged.done, judged.letters)
+
+    def _handled(self, part: Sequence[Message]) -> Sequence[Rejected]:
+        unread = [Rejected(message, message.unreadable) for message in part if message.unreadable]
+        if not unread:
+            return self._step.handle(part)
+        read = [message for message in part if not message.unreadable]
+        return [*unread, *(self._step.handle(read) if read else ())]
 
 
 def _tell(done: Sequence[Message], letters: Sequence[Rejected]) -> None:

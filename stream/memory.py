@@ -264,6 +264,13 @@ class MemoryDesk:
             self._broker.answer()
             return {n: offset for (name, n), offset in self._broker.commits[group].items() if name == topic}
 
+    def begin_at_end(self, group: str, topics: Sequence[str]) -> None:
+        with self._broker.changed:
+            self._broker.answer()
+            for topic in (topic for topic in topics if topic in self._broker.partitions):
+                for number, end in self.end_offsets(topic).items():
+                    self._broker.commits[group].setdefault((topic, number), end)
+
     def lag(self, group: str, topic: str) -> int:
         ends, done = self.end_offsets(topic), self.committed(group, topic)
         return sum(end - done.get(partition, 0) for partition, end in ends.items())

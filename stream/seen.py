@@ -72,8 +72,10 @@ def lost_events(
 
 
 def _read(book: SchemaBook, message: Message) -> Lost:
-    book.missing(message)
     place = (message.topic, message.partition, message.offset)
+    if message.unreadable:
+        return Lost(*place, "", message.unreadable)
+    book.missing(message)
     try:
         return Lost(*place, read_event(message.topic, message.value, message.headers).request_id)
     except InvalidMessage as error:

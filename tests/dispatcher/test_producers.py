@@ -85,6 +85,7 @@ class Desk:
     zipped: Any
     handler_id: int
     bootstrap: str
+    group: str
 
     def send(self, value: bytes | None, headers: tuple[tuple[str, bytes], ...] = (), *, zipped: bool = False) -> str:
         """Sends it; where it is."""
@@ -147,14 +148,15 @@ def desk(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
             },
         )  # fmt: skip
         thread.start()
-        servers, most = [kafka_bootstrap], 64 * MIB
+        servers, most = [kafka_bootstrap], 80 * MIB
         raw = KafkaProducer(bootstrap_servers=servers, max_request_size=most, enable_idempotence=False)
         zipped = KafkaProducer(
             bootstrap_servers=servers, max_request_size=most, compression_type="gzip", enable_idempotence=False
         )
         yield Desk(
-            broker, SchemaBook(broker.admin(), producer, registry, 0.0), ledger, raw, zipped, view.id, kafka_bootstrap
-        )
+            broker, SchemaBook(broker.admin(), producer, registry, 0.0), ledger, raw, zipped, view.id, kafka_bootstrap,
+            group,
+        )  # fmt: skip
         stop.set()
         thread.join(60)
         raw.close()
@@ -165,6 +167,7 @@ def desk(kafka_bootstrap: str, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 JSON = (("content-type", b"application/json"),)
+RECORDING = {"Name": "/a", "Station": "s", "Device": "d", "Revision": 1999}
 NOT_READ = [
     ("a tombstone", None, (), "the message is empty; it should be Avro"),
     ("an empty message", b"", (), "the message is empty; it should be Avro"),
@@ -179,6 +182,8 @@ NOT_READ = [
     ("a day that is none", as_json(SubmittedAt="2026-02-30T00:00:00Z"), (), "SubmittedAt: should be RFC 3339 in UTC"),
     ("Avro cut short", encode(HOOK, {"Recordings": [], **an_event()})[:-3], (), "not readable by its schema"),
     ("Avro with more behind it", encode(HOOK, {"Recordings": [], **an_event()}) + b"x", (), "bytes are left over after the"),
+    ("a number beyond all numbers", as_json(Recordings=[{**RECORDING, "LineFrequencyHz": 10**400}]), (), "a number below 1.8e308"),
+    ("lists in lists without end", b'{"Tags": ' + b"[" * 100_000, JSON, "not readable as JSON"),
     ("half a letter", as_json(File="\ud800"), (), "File: has a lone surrogate"),
     ("a fingerprint nobody knows", SINGLE_OBJECT + b"12345678" + b"x", (), "unknown Avro schema fingerprint 3132333435363738"),
     ("an id the registry does not have", b"\0\0\0\0\x63abc", (), "id 99, which nobody here knows; is EVENTPROC_SCHEMA_REGISTRY_URL set"),
@@ -215,6 +220,56 @@ def test_every_encoding_and_the_liberties_of_json_make_the_run(desk: Desk) -> No
     )
 
     assert place and [desk.ran(one) for one in ids] == [run_id(HOOK, one, desk.handler_id) for one in ids]
+
+
+class Named(str):
+    """A header's name that is not UTF-8 when it is written."""
+
+    __slots__ = ()
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        return b"\xff\xfe"
+
+
+@pytest.mark.parametrize("codec", ["gzip", "snappy", "lz4", "zstd"])
+def test_every_codec_of_kafka_is_read_and_a_headers_name_may_be_any_bytes(codec: str, desk: Desk) -> None:
+    event = an_event()
+    producer = KafkaProducer(bootstrap_servers=[desk.bootstrap], compression_type=codec)
+
+    producer.send(HOOK, json.dumps(event).encode(), headers=[(Named("x"), b"1"), *JSON]).get(30)
+    producer.close()
+
+    assert desk.ran(event["RequestID"])
+
+
+def test_a_batch_that_unpacks_to_more_than_is_taken_is_a_dead_letter_and_the_next_event_runs(desk: Desk) -> None:
+    place = desk.send(bytes(8 * 8 * MIB), zipped=True)
+    event = an_event()
+    desk.send(json.dumps(event).encode())
+
+    assert "a batch of messages cannot be read (1, up to offset" in (reason := desk.letter(place))
+    assert "compressed by gzip: it holds more than 67108864 bytes (8 times EVENTPROC_MAX_MESSAGE_BYTES)" in reason
+    assert desk.ran(event["RequestID"])
+
+
+def test_what_a_transaction_wrote_and_took_back_never_runs_and_what_it_committed_does(desk: Desk) -> None:
+    taken_back, committed = an_event(), an_event()
+    producer = KafkaProducer(bootstrap_servers=[desk.bootstrap], transactional_id=f"tx-{uuid.uuid4()}")
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.send(HOOK, json.dumps(taken_back).encode(), key=b"k").get(30)
+    producer.abort_transaction()
+    producer.begin_transaction()
+    producer.send(HOOK, json.dumps(committed).encode(), key=b"k").get(30)
+    producer.commit_transaction()
+    producer.close()
+
+    assert desk.ran(committed["RequestID"])  # it stands behind the other in the same partition
+    with desk.ledger.read() as session:
+        assert runs(session, taken_back["RequestID"]) == []
+    desk.until(
+        lambda: "yes" if desk.broker.admin().lag(desk.group, HOOK) == 0 else "", "all to be done with, the marks too"
+    )
 
 
 def test_an_id_sent_again_runs_once_and_one_used_for_another_event_is_a_dead_letter(desk: Desk) -> None:

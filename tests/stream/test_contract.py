@@ -280,6 +280,19 @@ def test_a_note_stays_with_the_offset_for_the_next_member_until_a_commit_clears_
     assert dict(belt.broker.admin().committed(belt.group, belt.topic)) == {one.partition: two.offset}
 
 
+def test_a_new_group_may_begin_at_the_end_and_one_that_has_begun_stays_where_it_is(belt: Any) -> None:
+    producer, admin = belt.broker.producer(), belt.broker.admin()
+    producer.send(belt.topic, b"before", key=b"k")
+    producer.flush(10)
+
+    admin.begin_at_end(belt.group, [belt.topic, "no-such-topic"])
+    producer.send(belt.topic, b"after", key=b"k")
+    producer.flush(10)
+    admin.begin_at_end(belt.group, [belt.topic])
+
+    assert [m.value for m in polled(belt.broker.consumer([belt.topic], belt.group), 1)] == [b"after"]
+
+
 def test_a_topic_is_read_whole_without_a_group(belt: Any) -> None:
     producer, admin = belt.broker.producer(), belt.broker.admin()
     assert list(admin.read(belt.topic)) == []

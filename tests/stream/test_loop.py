@@ -1,5 +1,6 @@
 """What the loop makes of errors: dead letters, the same batch again, a stop."""
 
+import dataclasses
 import threading
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,9 +12,9 @@ from schemas.errors import TryLater
 from schemas.records import dead_letter_from
 from schemas.topics import DEAD_LETTERS, Topic
 from stream import loop
-from stream.letters import Rejected
+from stream.letters import Rejected, why_not_again
 from stream.memory import MemoryBroker
-from stream.messages import Message
+from stream.messages import BATCH, Message
 from telemetry.health import Health
 
 TOPIC = "topic"
@@ -195,3 +196,49 @@ def test_a_dependency_is_waited_for_at_the_start() -> None:
 
     assert len(tries) == 3
     assert health.ready_answer()[1]["checks"]["ledger"] == {"ok": True, "why": ""}
+
+
+def a_batch_in_place_of(broker: MemoryBroker, offset: int, **changed: Any) -> None:
+    """The broker's client could not read what stands there."""
+    kept = broker.logs[(TOPIC, 0)]
+    kept[offset] = dataclasses.replace(kept[offset], key=None, value=b"the batch", headers=(), **changed)
+
+
+def test_a_batch_that_cannot_be_unpacked_is_a_dead_letter_that_the_step_never_sees() -> None:
+    broker, stop = a_broker(b"a", b"b", b"c"), threading.Event()
+    a_batch_in_place_of(broker, 1, unreadable=f"{BATCH}: why")
+    work = Work(stop, 2, lambda batch: [])
+
+    run(broker, work, stop)
+
+    assert work.batches == [[b"a", b"c"]]
+    (message,) = broker.messages(DEAD_LETTERS)
+    letter = dead_letter_from(decode("dead_letter", message.value))
+    assert (letter.offset, letter.value, letter.reason) == (1, b"the batch", f"{BATCH}: why")
+    assert "sends them again" in why_not_again(letter)
+    assert committed(broker) == 3
+
+
+def test_a_batch_that_is_damaged_holds_its_partition_until_it_is_whole() -> None:
+    broker, stop, health = a_broker(b"a", b"b", b"c"), threading.Event(), Health("test")
+    whole = broker.logs[(TOPIC, 0)][1]
+    a_batch_in_place_of(broker, 1, unreadable="its checksum is wrong", damaged=True)
+    held: list[str] = []
+
+    def another_replica_leads(batch: Sequence[Message]) -> Sequence[Rejected]:
+        if broker.logs[(TOPIC, 0)][1] is not whole:
+            threading.Thread(target=after_a_look).start()
+        return []
+
+    def after_a_look() -> None:
+        while not (why := health.ready_answer()[1]["checks"].get("partitions", {}).get("why", "")):
+            stop.wait(0.01)
+        held.append(why)
+        broker.logs[(TOPIC, 0)][1] = whole
+
+    work = Work(stop, 3, another_replica_leads)
+    run(broker, work, stop, health, limits=loop.Limits(held_s=0.05))
+
+    assert work.batches == [[b"a"], [b"b", b"c"]]
+    assert held == [f"{TOPIC}/0 at 1: its checksum is wrong"]
+    assert broker.messages(DEAD_LETTERS) == [] and committed(broker) == 3
