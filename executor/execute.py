@@ -130,6 +130,8 @@ class Execute:
                 tasks.append(task_from(decode("task", message.value, message.headers)))
             except InvalidMessage as error:
                 rejected.append(Rejected(message, error.reason))
+            except ValueError as error:
+                rejected.append(Rejected(message, f"task: {error}"))
         if tasks:
             self._claim(list(dict.fromkeys(task.run_id for task in tasks)), batch)
         return rejected

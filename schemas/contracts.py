@@ -12,6 +12,8 @@ from typing import Any
 
 from fastavro.schema import fingerprint, parse_schema, to_parsing_canonical_form
 
+from schemas.sound import check_depth, check_sound
+
 HERE = Path(__file__).parent
 
 
@@ -31,10 +33,16 @@ class Contract:
 
 
 def contract_of(name: str, raw: Mapping[str, Any]) -> Contract:
-    """The Contract of a schema given as JSON; raises fastavro's SchemaParseException when it is none."""
-    canonical = to_parsing_canonical_form(raw)
-    # fastavro prints the CRC's bytes in the order in which single-object encoding sends them
-    return Contract(name, raw, parse_schema(dict(raw)), bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO")))
+    """The Contract of a schema given as JSON; raises ValueError when it is none that messages are read by (schemas/sound.py)."""
+    check_depth(raw)
+    try:
+        canonical = to_parsing_canonical_form(raw)
+        parsed = parse_schema(dict(raw))
+        check_sound(parsed)
+        # fastavro prints the CRC's bytes in the order in which single-object encoding sends them
+        return Contract(name, raw, parsed, bytes.fromhex(fingerprint(canonical, "CRC-64-AVRO")))
+    except Exception as error:  # what it trips over in JSON that is no schema may be of any class
+        raise ValueError(f"no schema that can be read by: {type(error).__name__}: {error}") from error
 
 
 def _load(folder: str) -> dict[str, Contract]:

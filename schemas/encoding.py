@@ -126,6 +126,8 @@ def _decode_json(name: str, value: bytes, kind: bytes) -> dict[str, Any]:
         plain = fit(contracts()[name].raw, given, where="")
     except ValueError as error:
         raise InvalidMessage(f"{name}: {error}", value) from error
+    except Exception as error:  # whatever a reader trips over is the message's fault: it must not stop a station
+        raise InvalidMessage(f"{name}: not readable as JSON: {type(error).__name__}: {error}", value) from error
     assert isinstance(plain, dict)
     return plain
 

@@ -100,7 +100,10 @@ def _fit_plain(kind: str, given: Any, where: str) -> Any:
     if kind in BOUNDS and not isinstance(given, bool):
         return _whole(kind, given, where)
     if kind in ("double", "float") and isinstance(given, (int, float)) and not isinstance(given, bool):
-        return float(given)
+        try:
+            return float(given)
+        except OverflowError:
+            raise _wrong(where, "a number below 1.8e308", given) from None
     if kind == "bytes" and isinstance(given, str):
         try:
             return base64.b64decode(given, validate=True)
@@ -126,7 +129,10 @@ def _whole(kind: str, given: Any, where: str) -> int:
 
 
 def _wrong(where: str, wanted: str, given: Any) -> ValueError:
-    shown = repr(given)
+    try:
+        shown = repr(given)
+    except (ValueError, RecursionError):  # a number of thousands of digits, a list in a list in a list ...
+        shown = f"too large to be shown ({type(given).__name__})"
     return ValueError(
         f"{where or 'the message'}: should be {wanted}, is {shown if len(shown) <= 60 else shown[:57] + '...'}"
     )

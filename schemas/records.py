@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+_UUID = re.compile("[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 class Outcome(enum.StrEnum):
@@ -119,23 +123,33 @@ def to_plain(record: Task | Result | DeadLetter) -> dict[str, Any]:
 
 
 def task_from(plain: Mapping[str, Any]) -> Task:
-    """A Task from a mapping that fits task.avsc."""
-    return Task(**{f.name: plain[f.name] for f in dataclasses.fields(Task)})
+    """A Task from a mapping that fits task.avsc. Raises ValueError naming the field that is wrong."""
+    return Task(**{**{f.name: plain[f.name] for f in dataclasses.fields(Task)}, "run_id": _run_id(plain)})
 
 
 def result_from(plain: Mapping[str, Any]) -> Result:
     """A Result from a mapping that fits result.avsc.
 
-    Raises ValueError for an outcome that an executor may not report.
+    Raises ValueError naming the field that is wrong, an outcome that an executor may not report among them.
     """
     outcome = Outcome(plain["outcome"])
     if outcome not in EXECUTOR_OUTCOMES:
         raise ValueError(f"outcome {outcome.value!r} is not for an executor to report")
     values = {f.name: plain[f.name] for f in dataclasses.fields(Result)}
-    values["outcome"] = outcome
+    values["run_id"], values["outcome"] = _run_id(plain), outcome
+    if not math.isfinite(values["cpu_s"]):
+        raise ValueError(f"cpu_s: should be a number of seconds, is {values['cpu_s']!r}")
     values["error"] = RunError(**plain["error"]) if plain["error"] else None
     values["uploads"] = tuple(Upload(**upload) for upload in plain["uploads"])
     return Result(**values)
+
+
+def _run_id(plain: Mapping[str, Any]) -> str:
+    """The run's id; as schemas.events.run_id writes it."""
+    given = str(plain["run_id"])
+    if not _UUID.fullmatch(given):
+        raise ValueError(f"run_id: should be a UUID as text, is {given[:60]!r}")
+    return given
 
 
 def dead_letter_from(plain: Mapping[str, Any]) -> DeadLetter:

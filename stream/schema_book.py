@@ -8,7 +8,6 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 
 import structlog
-from fastavro.schema import SchemaParseException, UnknownType
 
 from schemas.contracts import by_fingerprint, by_id, contract_of, contracts, learn, learn_id, write_with_id
 from schemas.encoding import fingerprint_of, registry_id_of
@@ -129,7 +128,7 @@ class SchemaBook:
                 try:
                     raw = json.loads(message.value or b"null")
                     contract = contract_of(raw["name"], raw)
-                except (ValueError, TypeError, KeyError, SchemaParseException, UnknownType) as error:
+                except (ValueError, TypeError, KeyError, RecursionError) as error:
                     place = f"{SCHEMAS}/{message.partition}/{message.offset}"
                     log.warning("not a schema", message=place, reason=f"{type(error).__name__}: {error}")
                 else:
@@ -144,14 +143,13 @@ class SchemaBook:
         began = self._clock()
         assert self._registry is not None
         raw = self._registry.schema(schema_id)
-        if raw is None:
-            self._asked[schema_id] = began
-            while len(self._asked) > REMEMBERED:
-                self._asked.popitem(last=False)
-            return False
-        try:
-            learn_id(schema_id, contract_of(str(raw.get("name", "")), raw))
-        except (SchemaParseException, UnknownType) as error:
-            log.error("the Schema Registry's schema is none", id=schema_id, reason=str(error))
-            return False
-        return True
+        if raw is not None:
+            try:
+                learn_id(schema_id, contract_of(str(raw.get("name", "")), raw))
+                return True
+            except ValueError as error:
+                log.error("the Schema Registry's schema is none", id=schema_id, reason=str(error))
+        self._asked[schema_id] = began
+        while len(self._asked) > REMEMBERED:
+            self._asked.popitem(last=False)
+        return False

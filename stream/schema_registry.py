@@ -43,6 +43,8 @@ class SchemaRegistry:
             return None
         try:
             found = json.loads(answer["schema"])
+        except RecursionError:
+            return None  # nested without end: none that is read by here
         except (ValueError, KeyError, TypeError) as error:
             raise TryLater(f"schema registry: the answer for id {schema_id} is not readable: {error}") from error
         return found if isinstance(found, dict) else None
@@ -70,6 +72,6 @@ class SchemaRegistry:
             if error.code >= 500 or error.code in (408, 429):
                 raise TryLater(f"schema registry {self._url}: {error.code} {said}") from error
             raise SchemaRefused(f"schema registry {self._url}{path}: {error.code} {said}") from error
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise TryLater(f"schema registry {self._url}: {error}") from error
         return found if isinstance(found, dict) else None

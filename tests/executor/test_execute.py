@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from schemas.encoding import encode
 from schemas.errors import TryLater
-from schemas.records import Outcome
+from schemas.records import Outcome, Task, to_plain
 from schemas.topics import tasks_topic
 from stream.memory import MemoryBroker
 from stream.messages import Message
@@ -71,10 +72,13 @@ def test_a_task_that_cannot_be_read_is_named_and_the_others_go_on(
     broker: MemoryBroker, make: Make, task: Callable[..., Message]
 ) -> None:
     bad = Message(tasks_topic(RUNTIME), 0, 999, None, b"\xff\x00no task", (), 0)
+    value = encode("task", to_plain(Task("\0" * 36, "alice", RUNTIME, "h", 0)))
+    worse = Message(tasks_topic(RUNTIME), 0, 1000, None, value, (), 0)
 
-    (rejected,) = make().handle([bad, task(lambda **kwargs: "ran")])
+    one, other = make().handle([bad, worse, task(lambda **kwargs: "ran")])
 
-    assert rejected.message == bad and rejected.reason
+    assert one.message == bad and one.reason
+    assert other.message == worse and other.reason.startswith("task: run_id: should be a UUID as text")
     assert result(broker).text == "ran"
 
 

@@ -10,9 +10,21 @@ from schemas.contracts import by_fingerprint, contract_of, contracts, documented
 from schemas.encoding import UnknownSchema, decode, encode
 from schemas.errors import InvalidMessage
 from schemas.events import read_event, run_id
-from schemas.records import DeadLetter, Outcome, Result, RunError, Upload, dead_letter_from, result_from, to_plain
+from schemas.records import (
+    DeadLetter,
+    Outcome,
+    Result,
+    RunError,
+    Task,
+    Upload,
+    dead_letter_from,
+    result_from,
+    task_from,
+    to_plain,
+)
 
 HOOK = "ctingress.on_complete"
+RUN = "5f0c2c55-55cb-5a1e-9a1c-0d6f9f3d2b10"
 REQUEST = "5e0c7a9e-6c5c-4a52-9d8a-0b8f0d9d2c11"
 
 
@@ -213,7 +225,7 @@ def test_a_schema_registry_s_message_is_read_with_the_schema_it_names() -> None:
 
 def test_results_and_dead_letters_come_back_as_they_were() -> None:
     result = Result(
-        "r", "l" * 32, Outcome.FAILED, "exec-1", error=RunError("ZeroDivisionError", "division by zero", "Traceback"),
+        RUN, "l" * 32, Outcome.FAILED, "exec-1", error=RunError("ZeroDivisionError", "division by zero", "Traceback"),
         uploads=(Upload("c" * 32, "a.png", 5),), cpu_s=0.5, peak_memory_bytes=7,
     )  # fmt: skip
     letter = DeadLetter("t", 1, 2, b"k", None, (("a", b"b"),), "g", "why", 9)
@@ -223,10 +235,26 @@ def test_results_and_dead_letters_come_back_as_they_were() -> None:
 
 
 def test_an_executor_may_not_report_an_outcome_of_the_ledger_s_own() -> None:
-    plain = to_plain(Result("r", "l", Outcome.ABANDONED))
+    plain = to_plain(Result(RUN, "l", Outcome.ABANDONED))
 
     with pytest.raises(ValueError, match="not for an executor"):
         result_from(plain)
+
+
+@pytest.mark.parametrize("run_id", ["", "r", RUN + "\0", "\0" * 36, RUN.replace("-", ""), RUN + "\n"])
+def test_a_run_id_is_a_uuid_in_tasks_and_results(run_id: str) -> None:
+    task = Task(run_id, "alice", "py3.11", HOOK, 5)
+
+    with pytest.raises(ValueError, match="run_id: should be a UUID as text"):
+        task_from(to_plain(task))
+    with pytest.raises(ValueError, match="run_id: should be a UUID as text"):
+        result_from(to_plain(Result(run_id, "l", Outcome.SUCCEEDED)))
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf")])
+def test_a_result_s_seconds_are_a_number(seconds: float) -> None:
+    with pytest.raises(ValueError, match="cpu_s: should be a number of seconds"):
+        result_from(to_plain(Result(RUN, "l", Outcome.SUCCEEDED, cpu_s=seconds)))
 
 
 def test_the_run_id_depends_on_event_handler_and_replay_alone() -> None:

@@ -122,6 +122,27 @@ def test_a_message_of_a_newer_release_waits_for_its_schema_and_is_read_then(brok
     assert broker.messages(DEAD_LETTERS) == []
 
 
+@pytest.mark.parametrize(
+    "rubbish",
+    [
+        b"[" * 100_000, b"\xff", b"7", b'{"name": 1, "type": "record", "fields": []}',
+        b'{"name": "x", "type": "record", "fields": [{"name": "a", "type": "x"}]}',
+        b'{"name": "x", "type": "fixed", "logicalType": "decimal", "precision": 9, "size": 1%s}' % (b"0" * 400),
+    ],
+)  # fmt: skip
+def test_what_is_no_schema_is_passed_over(rubbish: bytes, broker: MemoryBroker) -> None:
+    newer, producer = a_newer_task(), broker.producer()
+    producer.send(SCHEMAS, rubbish, key=b"k")
+    producer.send(SCHEMAS, json.dumps(newer.raw).encode(), key=newer.fingerprint.hex().encode())
+    producer.send(TOPIC, SINGLE_OBJECT + newer.fingerprint + written(newer), key=b"k")
+    station = Station(broker, SchemaBook(broker.admin(), producer))
+    try:
+        until(lambda: station.step.read)
+    finally:
+        station.end()
+    assert station.step.read == [PLAIN]
+
+
 class Stepping:
     """A clock that goes on by so many seconds each time it is read."""
 

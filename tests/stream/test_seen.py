@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import uuid
 from collections.abc import Sequence
@@ -73,6 +74,27 @@ def test_what_cannot_be_read_is_lost_unless_it_is_a_dead_letter(broker: MemoryBr
     assert one.startswith(f"{HOOK}/0/0: cannot be read (ctingress.on_complete: neither Avro")
     send_letter(broker.producer(), Rejected(bad, "neither Avro"), GROUP)
     assert lost(broker, []) == []
+
+
+@pytest.mark.parametrize("tag", ["9" * 400, "1" * 5000, "[" * 900 + "]" * 900])
+def test_whatever_a_message_holds_the_reader_goes_on(broker: MemoryBroker, tag: str) -> None:
+    recording = {"Name": "/a", "Station": "s", "Device": "d", "Revision": 1999, "LineFrequencyHz": "?"}
+    event = {
+        "DataSets": [], "File": "a.zip", "RequestID": str(uuid.uuid4()), "SubmittedAt": "2020-10-29T21:58:15Z",
+        "Recordings": [recording],
+    }  # fmt: skip
+    bad = sent(broker, json.dumps(event).replace('"?"', tag).encode())
+
+    (one,) = lost(broker, [])
+
+    assert one.startswith(f"{HOOK}/0/{bad.offset}: cannot be read (")
+
+
+def test_a_batch_that_the_brokers_client_could_not_read_is_told_with_its_reason(broker: MemoryBroker) -> None:
+    bad = dataclasses.replace(sent(broker, b"\x1f\x8b"), unreadable="a batch of messages cannot be read: why")
+    broker.logs[(HOOK, 0)][0] = bad
+
+    assert lost(broker, []) == [f"{HOOK}/0/0: cannot be read (a batch of messages cannot be read: why)"]
 
 
 def test_letters_are_read_from_a_number_on_and_something_else_among_them_is_told_as_such(broker: MemoryBroker) -> None:
