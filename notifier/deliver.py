@@ -7,15 +7,17 @@ import smtplib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 from faults import point
 from notifier.settings import NotifierSettings
 from schemas.errors import TryLater
 
 GREETING = 220
+AT_ONCE_S = 5.0  # so soon a server that ends a kept conversation says so; one that hangs has used up its time
 TOO_LARGE = (
     552  # RFC 1870: the answer to MAIL FROM with a SIZE that is too large speaks of the message, not of the sender
 )
@@ -35,6 +37,8 @@ class Conversation:
     def __init__(self, settings: NotifierSettings) -> None:
         self._settings = settings
         self._client: smtplib.SMTP | None = None
+        self._handed = False  # an email by this connection
+        self._said_data = False  # of the present email: from there on it may have been taken
 
     def __enter__(self) -> Self:
         return self
@@ -56,7 +60,8 @@ class Conversation:
         if self._client is not None:
             return
         try:
-            self._client = self._opened()
+            self._client, self._handed = self._opened(), False
+            self._note_data(self._client)
         except (OSError, smtplib.SMTPException, ValueError) as error:
             raise self._away(error) from error
 
@@ -65,8 +70,21 @@ class Conversation:
 
         message: headers and body with CRLF, 7 bit. Raises NotNow, Refused, or TryLater (then it may also have been taken).
         """
+        kept, began = self._handed, time.monotonic()
         self.connect()
+        try:
+            self._hand_over(recipient, message)
+        except TryLater:
+            if not kept or self._said_data or time.monotonic() - began > AT_ONCE_S:
+                raise
+            # servers end a conversation after so many emails, or after one: that is no failure, and nothing was taken
+            self.connect()
+            self._hand_over(recipient, message)
+        self._handed = True
+
+    def _hand_over(self, recipient: str, message: bytes) -> None:
         assert self._client is not None
+        self._said_data = False
         try:
             point("smtp.before_data")
             with _within(self._client, self._settings.mail_s):
@@ -87,6 +105,15 @@ class Conversation:
             raise self._away(error, error.smtp_code, error.smtp_error) from error
         except (OSError, smtplib.SMTPException) as error:
             raise self._away(error) from error
+
+    def _note_data(self, client: smtplib.SMTP) -> None:
+        data = client.data
+
+        def noting(message: Any) -> tuple[int, bytes]:
+            self._said_data = True
+            return data(message)
+
+        client.data = noting  # type: ignore[method-assign, assignment]
 
     def _opened(self) -> smtplib.SMTP:
         settings = self._settings

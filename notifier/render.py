@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from email.errors import MessageError
 from email.message import EmailMessage
 from email.policy import EmailPolicy
 from email.utils import format_datetime
@@ -29,7 +31,7 @@ class _Policy(EmailPolicy):
 
 
 POLICY = _Policy(linesep="\r\n", cte_type="7bit")  # 7 bit: any server takes it
-
+_ONE_HEADER = re.compile(rb"[!-9;-~]+:(?:[^\r\n]|\r\n[ \t]+[^ \t\r\n])*\r\n")  # RFC 5322, section 2.2.3: with folds
 
 _templates = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent / "templates"),
@@ -57,14 +59,22 @@ def render(mail: Mail, sender: str, files: Files = NO_FILES) -> EmailMessage:
     try:
         if mail.lines:
             digest = summed_up(mail.lines, mail.kind, files)
-            return _message(mail, sender, digest.subject, "digest", {"digest": digest}, digest.run_ids)
+            return _checked(_message(mail, sender, digest.subject, "digest", {"digest": digest}, digest.run_ids))
         runs = tuple(explain(run, files) for run in mail.runs)
         if not runs:
             raise CannotRender("accounts for no run")
         message = _message(mail, sender, subject_of(runs), "mail", {"runs": runs}, tuple(run.run_id for run in runs))
         _show_pictures(message, runs)
-        return message
-    except (ValueError, TypeError, KeyError, AttributeError, OverflowError, jinja2.TemplateError) as error:
+        return _checked(message)
+    except (
+        MessageError,
+        ValueError,
+        TypeError,
+        KeyError,
+        AttributeError,
+        OverflowError,
+        jinja2.TemplateError,
+    ) as error:
         raise CannotRender(f"cannot be rendered: {error.__class__.__name__}: {error}") from error
 
 
@@ -81,7 +91,7 @@ def _message(
     message = EmailMessage(policy=POLICY)
     message["From"] = sender
     message["To"] = mail.recipient
-    message["Subject"] = subject
+    message["Subject"] = _plain(subject)
     message["Date"] = format_datetime(datetime.now(UTC))
     message["Message-ID"] = f"<{mail.message_id}@{sender.rpartition('@')[2]}>"
     message["Auto-Submitted"] = "auto-generated"  # RFC 3834 section 5: no vacation notice comes back
@@ -102,8 +112,24 @@ def _show_pictures(message: EmailMessage, runs: Sequence[Explained]) -> None:
         for file in run.files:
             if file.picture is not None:
                 html.add_related(
-                    file.picture, "image", file.subtype, cid=f"<{file.code}>", filename=file.name, disposition="inline"
-                )
+                    file.picture, "image", file.subtype, cid=f"<{file.code}>", filename=_plain(_short(file.name)),
+                    disposition="inline",
+                )  # fmt: skip
+
+
+def _plain(text: str) -> str:
+    """Without what would be read as an encoded word (RFC 2047): Python decodes it, and before CVE-2024-6923 was mended it wrote
+    the line ends in it as they are."""
+    return text.replace("=?", "= ?")
+
+
+def _checked(message: EmailMessage) -> EmailMessage:
+    """The email, of which every header is one header when it is written; raises CannotRender when one is not."""
+    for part in message.walk():
+        for name, value in part.raw_items():
+            if not _ONE_HEADER.fullmatch(POLICY.fold_binary(name, value)):
+                raise CannotRender(f"the header {name} would be more than one header: {str(value)[:200]!r}")
+    return message
 
 
 def _short(name: str) -> str:

@@ -43,6 +43,8 @@ class Sender:
         self._files = Files(settings.downloads_endpoint, store, settings.picture_bytes)
         self._woken = threading.Event()
         self._stop = threading.Event()
+        self._failures = 0  # since something was sent
+        self._measured = float("-inf")
 
     def wake(self) -> None:
         """There may be something to send: look at once. Any thread."""
@@ -55,27 +57,26 @@ class Sender:
 
     def run(self) -> None:
         """Sends until stop(); blocks. A server or a ledger that is away is waited for, and shown in readiness."""
-        failures = 0
         server_known = False
-        measured = float("-inf")
         while not self._stop.is_set():
+            away: TryLater | None = None
             try:
                 if not server_known:
                     self._probe()
                     server_known = True
                 while self.turn() == self._settings.batch and not self._stop.is_set():
                     pass
-                if time.monotonic() - measured >= MEASURE_S:
-                    self.measure()
-                    measured = time.monotonic()
-                failures = 0
+                self._failures = 0
+            except TryLater as error:
+                away, server_known = error, False
+                self._failures = min(self._failures + 1, 30)
+                log.warning("sending waits", reason=error.reason)
+            self._measure_now_and_then()
+            if away is None:
                 self._woken.wait(self._settings.every_s)
                 self._woken.clear()
-            except TryLater as error:
-                server_known = False
-                failures += 1
-                log.warning("sending waits", reason=error.reason)
-                self._stop.wait(max(min(self._settings.every_s * 2**failures, 30.0), error.after_s))
+            else:
+                self._stop.wait(max(min(self._settings.every_s * 2**self._failures, 30.0), away.after_s))
 
     def turn(self) -> int:
         """Takes one batch of due emails and sends it; returns how many were taken.
@@ -96,6 +97,16 @@ class Sender:
         with self._ledger.read() as session:
             counts = outbox.counts(session)
         metrics.emails_pending.set(counts.get(PENDING, 0) + counts.get(SENDING, 0))
+
+    def _measure_now_and_then(self) -> None:
+        """Also while nothing can be sent: that is when somebody wants to know."""
+        if time.monotonic() - self._measured < MEASURE_S:
+            return
+        try:
+            self.measure()
+            self._measured = time.monotonic()
+        except TryLater as error:
+            log.warning("the outbox was not counted", reason=error.reason)
 
     def _probe(self) -> None:
         try:
@@ -148,6 +159,7 @@ class Sender:
             span.fail(str(error))
             self._postpone(mail, str(error), began)
         else:
+            self._failures = 0
             self._noted(lambda session: outbox.sent(session, mail), began)
             metrics.emails_total.labels(outcome="sent").inc()
             metrics.runs_mailed_total.labels(outcome="sent").inc(_runs(mail))

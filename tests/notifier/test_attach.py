@@ -91,6 +91,15 @@ def test_pictures_are_shown_where_the_html_refers_to_them(
     assert related.get_content_type() == "multipart/related"
 
 
+def test_no_file_name_can_add_a_header(uploaded: Callable[..., RunView], mail: MakeMail, store: ObjectStore) -> None:
+    evil = ["=?utf-8?q?x=0D=0AX-Evil:=201=0D=0A=0D=0Abody?=.png", "a\r\nX-Evil: 1\r\n\r\nb.png", 'x"; y="\u00e9.png']
+    message = received(mail(uploaded(**dict.fromkeys(evil, PNG))), Files("d.example.com", store))
+    assert list(pictures(message).values()) == [PNG] * 3
+    images = [part for part in message.walk() if part.get_content_maintype() == "image"]
+    assert {tuple(part.keys()) for part in images} == {tuple(images[0].keys())}
+    assert all(part["X-Evil"] is None for part in message.walk())
+
+
 @pytest.mark.parametrize(
     ("files", "why"),
     [

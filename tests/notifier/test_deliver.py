@@ -46,7 +46,11 @@ class Server:
 
         return make
 
-    async def handle_MAIL(self, _server: Any, _session: Any, envelope: Any, address: str, options: Any) -> str:
+    async def handle_MAIL(self, server: Any, session: Any, envelope: Any, address: str, options: Any) -> str:
+        if getattr(session, "handed", False) and "second" in self.answers:
+            if self.answers["second"] == "close":
+                server.transport.abort()
+            return self.answers["second"]
         envelope.mail_from = address
         envelope.mail_options.extend(options)
         return self.answers.get("mail", "250 OK")
@@ -70,6 +74,7 @@ class Server:
             await asyncio.sleep(0.3)
             answer = "250 OK"
         if answer.startswith("250"):
+            session.handed = True
             self.kept.append(envelope.content)
             self.secure.append(session.ssl is not None or server.transport.get_extra_info("ssl_object") is not None)
         return answer
@@ -133,6 +138,30 @@ def test_after_a_lost_connection_the_next_email_takes_a_new_one(smtp: Serve, set
         conversation.deliver("alice@example.com", MESSAGE)
     assert server.kept == [MESSAGE]
     assert server.connections == 2
+
+
+@pytest.mark.parametrize("second", ["421 4.7.0 one email at a time", "close"])
+def test_a_server_that_ends_the_conversation_after_each_email_is_connected_to_again_at_once(
+    second: str, smtp: Serve, settings: Settings
+) -> None:
+    server = Server(second=second)
+    with smtp(server.protocol()) as port, Conversation(settings(port)) as conversation:
+        for _ in range(3):
+            conversation.deliver("alice@example.com", MESSAGE)
+    assert server.kept == [MESSAGE] * 3
+    assert server.connections == 3
+
+
+def test_an_email_over_which_a_kept_connection_is_lost_is_not_sent_again_at_once(
+    smtp: Serve, settings: Settings
+) -> None:
+    server = Server()
+    with smtp(server.protocol()) as port, Conversation(settings(port)) as conversation:
+        conversation.deliver("alice@example.com", MESSAGE)
+        server.answers = {"data": "drop"}
+        with pytest.raises(TryLater):  # it may have been taken
+            conversation.deliver("alice@example.com", MESSAGE)
+    assert server.connections == 1
 
 
 def test_a_server_that_says_nothing_is_away_after_the_timeout(settings: Settings) -> None:

@@ -329,6 +329,28 @@ def test_a_sender_that_is_to_stop_puts_back_what_it_has_not_come_to(sender: Send
     assert len(due(book.ledger)) == 2
 
 
+def test_how_many_emails_wait_is_measured_while_the_server_is_away(settings: Settings, book: Book) -> None:
+    close(book.ledger, book.claimed())
+    metrics.emails_pending.set(0)
+    with socket.create_server(("127.0.0.1", 0)) as gone:
+        port = gone.getsockname()[1]
+    with running(Sender(book.ledger, settings(port, every_s=0.01), Health("notifier"))):
+        while not metrics.emails_pending._value.get():
+            pass
+    assert metrics.emails_pending._value.get() == 1
+
+
+def test_what_was_sent_ends_the_growth_of_the_waits(sink: Picky, smtp: Serve, settings: Settings, book: Book) -> None:
+    """A server that takes one email and then is away, again and again: the others never wait for the longest."""
+    for number in range(3):
+        close(book.ledger, book.claimed(name=f"h{number}"))
+    with smtp(lambda: SMTP(sink)) as port:
+        sender = Sender(book.ledger, settings(port), Health("notifier"))
+        sender._failures = 7
+        sender.turn()
+    assert sender._failures == 0 and len(sink.kept()) == 3
+
+
 def test_how_many_emails_wait_is_measured(settings: Settings, book: Book) -> None:
     for name in ("one", "two"):
         close(book.ledger, book.claimed(name=name))
