@@ -20,6 +20,10 @@ AWAY = {
     grpc.StatusCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED,
     grpc.StatusCode.ABORTED,
+    # something broke there, or a proxy between: no reason to end what runs here
+    grpc.StatusCode.INTERNAL,
+    grpc.StatusCode.UNKNOWN,
+    grpc.StatusCode.CANCELLED,
 }
 
 
@@ -30,7 +34,7 @@ class NoSuchBlob(Exception):
 class Registry:
     """The registry's internal service over one TLS channel.
 
-    Every call blocks for at most timeout_s and raises TryLater when the registry is away; any other refusal (a wrong service
+    Every call blocks for at most timeout_s and raises TryLater when the registry is away, or fails; any other refusal (a wrong service
     token, say) raises grpc.RpcError, which stops the process.
     """
 

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from ledger.conditions import IS_RUNNING
 from ledger.credentials import refused_owners
-from ledger.engine import is_postgresql, now_ms
+from ledger.engine import is_postgresql, now_ms, storable
 from ledger.executors import Executor, Shares, seen
 from ledger.fair import CHUNK, own_caps
 from ledger.notify import close_run
@@ -203,6 +203,7 @@ def hand_back(session: Session, lease: Lease, reason: str, text: str, begun: boo
         return False
     now = now_ms(session)
     row.hand_backs += 1
+    text = storable(text)
     end_attempt(session, row, now, f"handed back: {reason}: {text}"[:1000], begun)
     if row.hand_backs >= rules.max_hand_backs:
         why = f"it was handed back {row.hand_backs} times, the last time because {text or reason}"

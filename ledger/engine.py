@@ -33,6 +33,10 @@ PATIENCE = {
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,
 }
+READ_ONLY = "25006"  # read_only_sql_transaction
+HEALS = ("25", "53", "57", "XX")
+"""Classes of SQLSTATE (PostgreSQL, appendix A) that time or an operator heals: the transaction's state (read-only after a failover),
+resources, an intervention, something inside of it."""
 MIGRATION_LOCK = 6_110_415  # any number, the same in every process (pg_advisory_xact_lock)
 
 _NOW = {
@@ -85,7 +89,7 @@ class Ledger:
     @contextlib.contextmanager
     def write(self) -> Iterator[Session]:
         """One writing transaction, committed at the end, rolled back by an exception. Raises TryLater (busy, away)."""
-        with _consequences(), Session(self._writing, expire_on_commit=False) as session, session.begin():
+        with self._consequences(), Session(self._writing, expire_on_commit=False) as session, session.begin():
             yield session
             point("ledger.before_commit")
         point("ledger.after_commit")
@@ -93,7 +97,7 @@ class Ledger:
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
         """One reading transaction. Raises TryLater."""
-        with _consequences(), Session(self.engine, expire_on_commit=False) as session, session.begin():
+        with self._consequences(), Session(self.engine, expire_on_commit=False) as session, session.begin():
             yield session
 
     def migrate(self) -> None:
@@ -102,7 +106,7 @@ class Ledger:
         Tables that a later release has made are left as they are: its migrations leave the release before it at work. A role that
         may not change tables waits in this way for who may: NotAllowed.
         """
-        with _consequences(), self._migrating() as config:
+        with self._consequences(), self._migrating() as config:
             has = MigrationContext.configure(config.attributes["connection"]).get_current_revision()
             if has == _scripts().get_current_head() or (has is not None and has not in _revisions()):
                 return
@@ -121,7 +125,7 @@ class Ledger:
 
         No station of a release that has a later one may run. Raises ValueError when it is none that the tables have passed; TryLater.
         """
-        with _consequences(), self._migrating() as config:
+        with self._consequences(), self._migrating() as config:
             has = MigrationContext.configure(config.attributes["connection"]).get_current_revision()
             passed = [one.revision for one in _scripts().iterate_revisions(has, "base")] if has in _revisions() else []
             if revision not in passed:
@@ -147,7 +151,7 @@ class Ledger:
         database = self.engine.url.database
         if self.engine.dialect.name == "sqlite" and database and not Path(database).exists():
             return f"there is no file {database}"
-        with _consequences(), self.engine.connect() as connection:
+        with self._consequences(), self.engine.connect() as connection:
             has = MigrationContext.configure(connection).get_current_revision()
         wants = _scripts().get_current_head()
         if has is None:
@@ -157,6 +161,26 @@ class Ledger:
     def close(self) -> None:
         """Closes all connections."""
         self.engine.dispose()
+
+    @contextlib.contextmanager
+    def _consequences(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.IntegrityError as error:
+            if _state(error) == "23505":
+                raise TryLater("ledger: somebody else wrote the same just now") from error
+            raise
+        except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
+            raise TryLater(f"ledger: {getattr(error, 'orig', None) or error}".strip()) from error
+        except exc.DBAPIError as error:
+            if _state(error) == READ_ONLY:
+                # what was the primary, and is a standby after a failover: its connections are sound, and would be for ever
+                self.engine.dispose()
+            if error.connection_invalidated or isinstance(error, exc.InternalError) or _state(error)[:2] in HEALS:
+                raise TryLater(f"ledger: {error.orig}".strip()) from error
+            if _lacks_a_right(error):
+                raise NotAllowed(f"ledger: {error.orig}") from error
+            raise
 
 
 def alone_in_migrating(connection: Connection) -> None:
@@ -224,24 +248,10 @@ def _sqlite_begin(connection: Connection) -> None:
         driver.execute(f"PRAGMA busy_timeout = {BUSY_S * 1000:.0f}")
 
 
-@contextlib.contextmanager
-def _consequences() -> Iterator[None]:
-    try:
-        yield
-    except exc.IntegrityError as error:
-        if getattr(error.orig, "sqlstate", None) == "23505":
-            raise TryLater("ledger: somebody else wrote the same just now") from error
-        raise
-    except (exc.OperationalError, exc.InterfaceError, exc.TimeoutError) as error:
-        raise TryLater(f"ledger: {getattr(error, 'orig', None) or error}".strip()) from error
-    except exc.DBAPIError as error:
-        if error.connection_invalidated:
-            raise TryLater(f"ledger: {error.orig}") from error
-        if _lacks_a_right(error):
-            raise NotAllowed(f"ledger: {error.orig}") from error
-        raise
-
-
 def _lacks_a_right(error: exc.DBAPIError) -> bool:
     """insufficient_privilege (PostgreSQL, appendix A)."""
-    return getattr(error.orig, "sqlstate", None) == "42501"
+    return _state(error) == "42501"
+
+
+def _state(error: exc.DBAPIError) -> str:
+    return getattr(error.orig, "sqlstate", None) or ""

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import grpc
 import structlog
+from google.protobuf.message import Message
 
 from callers import UnknownKey
 from ledger.handlers import NoSuchHandler, NotOwner
@@ -19,6 +20,9 @@ from schemas.errors import TryLater
 from telemetry import metrics
 
 log = structlog.get_logger()
+
+CLEANED = {"text", "source", "file_name"}
+"""Fields for what people and programs print, and may hold any sign."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -60,6 +64,7 @@ def answered(method: Method) -> Method:
         began = time.monotonic()
         code = grpc.StatusCode.OK
         try:
+            _check_texts(request)
             return method(self, request, context)
         except Exception as error:  # noqa: BLE001 - mapped to a status, unexpected ones logged with a number
             code, text = _status(method.__name__, error)
@@ -69,6 +74,22 @@ def answered(method: Method) -> Method:
             metrics.grpc_seconds.labels(method=method.__name__).observe(time.monotonic() - began)
 
     return wrapped  # type: ignore[return-value]
+
+
+def _check_texts(message: Message, within: str = "") -> None:
+    """Raises Refusal for a NUL in a text, which PostgreSQL has no place for; where it is taken out later it may stand."""
+    for field, given in message.ListFields():
+        if field.name in CLEANED:
+            continue
+        several = not isinstance(given, (str, Message))
+        if field.type not in (field.TYPE_STRING, field.TYPE_MESSAGE):
+            continue
+        for number, part in enumerate(given if several else [given]):
+            where = f"{within}{field.name}{f'[{number}]' if several else ''}"
+            if isinstance(part, Message):
+                _check_texts(part, f"{where}.")
+            elif "\0" in part:
+                raise Refusal.invalid(where, f"{part[:60]!r} has a control character, NUL; it should have none")
 
 
 def _status(method: str, error: Exception) -> tuple[grpc.StatusCode, str]:

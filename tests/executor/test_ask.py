@@ -50,6 +50,43 @@ def test_a_registry_that_is_away_is_for_later(registry: Running, asks: Registry)
         asks.fetch_blob("0" * 64)
 
 
+class Broken(grpc.GenericRpcHandler):
+    """A registry, or a proxy before it, that answers whatever it is asked with a status alone."""
+
+    def __init__(self, code: grpc.StatusCode) -> None:
+        self._code = code
+
+    def service(self, _asked: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler[bytes, bytes]:
+        return grpc.unary_unary_rpc_method_handler(self._fail)
+
+    def _fail(self, _request: bytes, context: grpc.ServicerContext) -> bytes:
+        context.abort(self._code, "something broke")
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.UNKNOWN, grpc.StatusCode.CANCELLED])
+def test_a_registry_that_fails_is_for_later_and_ends_no_run(code: grpc.StatusCode) -> None:
+    told: list[tuple[bool, str]] = []
+    server = grpc.server(ThreadPoolExecutor(1))
+    server.add_generic_rpc_handlers((Broken(code),))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    asks = Registry(
+        f"127.0.0.1:{port}", lambda: TOKEN, None, 5.0, 64 << 20, answers=lambda ok, why: told.append((ok, why))
+    )
+    for ask in (
+        lambda: asks.claim("boot", "nonce", "ex", ["r"]),
+        lambda: asks.renew("boot", "ex", []),
+        lambda: asks.report("r", "lease"),
+        lambda: asks.fetch_blob("0" * 64),
+    ):
+        with pytest.raises(TryLater, match=f"registry: {code.name}: something broke"):
+            ask()
+    asks.close()
+    server.stop(0)
+
+    assert told == [(False, f"registry: {code.name}: something broke")] * 4
+
+
 def test_whether_the_registry_answers_is_told_by_each_call(registry: Running) -> None:
     told: list[tuple[bool, str]] = []
     asks = Registry(

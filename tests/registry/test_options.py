@@ -49,7 +49,7 @@ def test_a_client_in_the_field_asks_for_nothing_and_gets_what_it_always_got(regi
         ({"retry_delay_s": 5}, "options.retry_delay_s: is 5, but options.retries is 0: nothing is tried again"),
         ({"notify": "never"}, "options.notify: 'never' should be one of each, digest, failures, none"),
         ({"description": "d" * 2001}, "options.description: has 2001 characters; it should have at most 2000"),
-        ({"description": "a\0b"}, "options.description: has a control character"),
+        ({"description": "a\x07b"}, "options.description: has a control character"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

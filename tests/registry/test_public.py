@@ -49,6 +49,24 @@ def test_a_key_that_is_added_to_the_file_is_known_at_once_and_a_removed_one_is_n
     assert status == "UNAUTHENTICATED"
 
 
+def test_a_nul_is_refused_wherever_the_ledger_would_have_to_keep_it_or_look_for_it(registry: Running) -> None:
+    users, alice = registry.users, bearer(KEYS["alice"])
+    odd = api.Registration(name="h", hook=HOOK, blob=pickled(), packages=[api.Package(name="a\0b")])
+    calls = {
+        "registration.dill_version": lambda: registry.register(dill_version="0.3\0"),
+        "registration.python_version": lambda: registry.register(python_version="3.11.7\0"),
+        "registration.packages[0].name": lambda: users.Register(api.RegisterRequest(registration=odd), metadata=alice),
+        "handler.name": lambda: users.ListRuns(api.ListRunsRequest(handler=api.HandlerRef(name="h\0")), metadata=alice),
+        "owner": lambda: users.ListRuns(api.ListRunsRequest(owner="bob\0"), metadata=bearer(KEYS["root"])),
+    }
+
+    for field, call in calls.items():
+        status, why = refusal(call)
+        assert status == "INVALID_ARGUMENT"
+        assert why.startswith(f"{field}: ") and "has a control character, NUL" in why
+    assert registry.register(source="def h(): '\0'\n").handler.id
+
+
 def test_the_port_speaks_nothing_but_tls(registry: Running) -> None:
     target = registry.users.ListHooks._channel.target().decode()  # type: ignore[attr-defined]
     with grpc.insecure_channel(target) as channel:
