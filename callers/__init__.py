@@ -13,6 +13,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+import structlog
+
+log = structlog.get_logger()
+
 ADMIN = "admin"
 BEARER = "bearer "
 
@@ -45,16 +49,18 @@ class _Entry:
 class ApiKeys:
     """The keys file: {"keys": [{"sha256": hex digest of the key, "user": name, "roles": [...]}]}; read again when it changes.
 
-    An entry may have "not_after", RFC 3339: from then on its key is refused.
+    An entry may have "not_after", RFC 3339: from then on its key is refused. A file that cannot be read later on, for a moment or
+    for long, leaves the keys as they were (see readable()).
     """
 
     def __init__(self, file: Path) -> None:
-        """Reads the file; raises ValueError naming what is wrong with it."""
+        """Reads the file; raises ValueError naming what is wrong with it, OSError when there is none."""
         self._file = file
         self._lock = Lock()
         self._seen: tuple[int, int, int] | None = None
         self._known: dict[str, _Entry] = {}
-        self._refresh()
+        self._problem = ""
+        self._read()
 
     def caller(self, metadata: Iterable[tuple[str, str | bytes]]) -> Caller:
         """Who the call's metadata (or an HTTP request's headers) says it is. Raises UnknownKey saying what to do."""
@@ -81,7 +87,26 @@ class ApiKeys:
             self._refresh()
             return min((entry.ends for entry in self._known.values() if entry.ends > time.time()), default=math.inf)
 
+    def readable(self) -> bool:
+        """Whether the file can be read now; where it cannot, the keys count that were read last."""
+        with self._lock:
+            self._refresh()
+            return not self._problem
+
     def _refresh(self) -> None:
+        """Reads the file if it has changed. One that is away, or half written, is told of once, and changes nothing."""
+        try:
+            self._read()
+        except (OSError, ValueError) as error:
+            if not self._problem:
+                log.error("the keys file cannot be read; the keys that it held before count on", reason=str(error))
+            self._problem = str(error)
+        else:
+            if self._problem:
+                log.info("the keys file can be read again", file=str(self._file))
+            self._problem = ""
+
+    def _read(self) -> None:
         stat = self._file.stat()
         seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if seen == self._seen:

@@ -105,9 +105,9 @@ def main() -> int:
 
 
 def _desk(settings: ServeSettings, ledger: Ledger, keep: ObjectStore, limits: Limits, wake: threading.Event) -> Desk:
-    return Desk(
-        ledger, ApiKeys(settings.keys_file), keep, limits, settings.max_upload_bytes, settings.once_by_digest, wake.set
-    )
+    keys = ApiKeys(settings.keys_file)
+    metrics.api_keys_unreadable.set_function(lambda: not keys.readable())
+    return Desk(ledger, keys, keep, limits, settings.max_upload_bytes, settings.once_by_digest, wake.set)
 
 
 def _work(worker: Worker, stop: threading.Event, wake: threading.Event) -> None:

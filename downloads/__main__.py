@@ -14,6 +14,7 @@ from ledger.settings import KeepSettings
 from objectstore import ObjectStore
 from schemas.errors import TryLater
 from stream import loop
+from telemetry import metrics
 from telemetry.health import Health
 from telemetry.https import make_server
 from telemetry.settings import from_environment
@@ -31,7 +32,9 @@ def main() -> int:
     ledger = Ledger.open(settings.ledger_url)
     loop.until_ready(ledger.migrate, health, "ledger", stop)
     store, kept_s = ObjectStore(settings.files), from_environment(KeepSettings).files_s()
-    desk = Desk(ledger, ApiKeys(settings.keys_file), store, settings.for_whom == "owner", kept_s)
+    keys = ApiKeys(settings.keys_file)
+    metrics.api_keys_unreadable.set_function(lambda: not keys.readable())
+    desk = Desk(ledger, keys, store, settings.for_whom == "owner", kept_s)
     server = make_server(make_app(desk), settings.listen, settings.cert, settings.key)
     thread = threading.Thread(target=server.run, name="http", daemon=True)
     thread.start()

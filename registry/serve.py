@@ -50,6 +50,7 @@ def serve(settings: RegistrySettings, ledger: Ledger, rules: Rules) -> Servers:
     checks = Checks(settings.check_s, max(1, settings.threads // 2), Elsewhere(ledger, rules))
     keys = ApiKeys(settings.keys_file)
     metrics.api_key_not_after_seconds.set_function(keys.first_end)
+    metrics.api_keys_unreadable.set_function(lambda: not keys.readable())
     served = certificates.Served(settings.cert, settings.key) if settings.cert is not None else None
     public = _server(settings.threads, settings.blob_bytes + MIB)
     add_EventProcessingServiceServicer_to_server(

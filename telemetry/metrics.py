@@ -129,6 +129,9 @@ certificate_unusable = Gauge(
     "1: a certificate's files are not usable, and the one before is served",
     ["certificate"],
 )
+api_keys_unreadable = Gauge(
+    "eventproc_api_keys_unreadable", "1: the keys file cannot be read now, and the keys that it held before count on"
+)
 api_key_not_after_seconds = Gauge(
     "eventproc_api_key_not_after_seconds", "When the first API key with an end ends, since the epoch; +Inf for none"
 )

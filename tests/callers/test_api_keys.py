@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from callers import ApiKeys, UnknownKey
 
@@ -57,6 +58,33 @@ def test_a_key_that_has_ended_is_refused_and_says_so(tmp_path: Path) -> None:
     assert 3500 < keys.first_end() - time.time() <= 3600
     write(tmp_path / "keys", root={})
     assert keys.first_end() == math.inf
+
+
+def test_a_file_that_breaks_or_is_away_for_a_while_leaves_the_keys_as_they_were(tmp_path: Path) -> None:
+    file = tmp_path / "keys"
+    write(file, alice={"not_after": at(3600)})
+    keys = ApiKeys(file)
+    whole = file.read_text()
+    assert keys.readable()
+
+    with capture_logs() as logged:
+        for broken in (whole[:20], "", None):
+            if broken is None:
+                file.unlink()
+            else:
+                file.write_text(broken)
+            assert keys.of_key("alice").user == "alice"
+            assert keys.first_end() < math.inf
+            assert not keys.readable()
+        write(file, bob={})
+        assert keys.of_key("bob").user == "bob" and keys.readable()
+
+    assert [(one["log_level"], one["event"]) for one in logged] == [
+        ("error", "the keys file cannot be read; the keys that it held before count on"),
+        ("info", "the keys file can be read again"),
+    ]
+    with pytest.raises(UnknownKey):
+        keys.of_key("alice")
 
 
 @pytest.mark.parametrize(
