@@ -26,7 +26,7 @@ def demo(state: Path, archive: Path | None, tags: tuple[str, ...]) -> int:
     folder = state / f"demo-{os.getpid()}"
     stack: Stack | None = None
     try:
-        stack = Stack(folder)
+        stack = Stack(folder, apart=True)
         stack.start(tell.progress)
         tell.progress(f"everything is up after {time.monotonic() - began:.0f} s")
         Story(stack, folder).run(archive, tags)

@@ -39,12 +39,14 @@ RUNTIME = f"py{sys.version_info.major}.{sys.version_info.minor}"
 
 @dataclass(frozen=True)
 class Layout:
-    """One stack. state: its folder, usually .devstack; address: a loopback address of its own; api_keys: user -> key."""
+    """One stack. state: its folder, usually .devstack; address: a loopback address of its own; api_keys: user -> key; name: some
+    hex digits that no other stack has."""
 
     state: Path
     address: str
     certificates: Certificates
     api_keys: dict[str, str]
+    name: str
 
     def at(self, part: str) -> str:
         """host:port of a part: btrdb, kafka, registry, executors, smtp."""
@@ -93,14 +95,15 @@ def prepare(state: Path) -> Layout:
     known = json.loads(kept.read_text()) if kept.exists() else {}
     address = free_address(BTRDB_PORT, *PORTS.values(), *METRICS.values(), prefer=known.get("address"))
     api_keys = known.get("api_keys") or make_keys(USERS, state / "keys.json")
-    _secret(kept, json.dumps({"address": address, "api_keys": api_keys}))
+    name = known.get("name") or secrets.token_hex(4)
+    _secret(kept, json.dumps({"address": address, "api_keys": api_keys, "name": name}))
     certificates = make_certificates(state / "tls", address, names=("localhost",))
     if not (state / "service-token").exists():
         _secret(state / "service-token", secrets.token_hex(32))
     if not (state / "seal-keys").exists():
         _secret(state / "seal-keys", Fernet.generate_key().decode())
     (state / "mail").mkdir(exist_ok=True)
-    return Layout(state, address, certificates, api_keys)
+    return Layout(state, address, certificates, api_keys, name)
 
 
 def _secret(path: Path, text: str) -> None:

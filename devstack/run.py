@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from devstack import kafka, tell
@@ -22,7 +25,7 @@ class NotUp(Exception):
 
 def supervise(state: Path) -> int:
     """Runs the stack in the foreground until SIGTERM or Ctrl-C."""
-    stack = Stack(state)
+    stack = Stack(state, apart=True)
     try:
         stack.start(tell.progress)
         print("ready", flush=True)
@@ -34,10 +37,26 @@ def supervise(state: Path) -> int:
 
 def bring_up(state: Path) -> int:
     """Starts the stack in the background, waits until it answers, prints how to use it. Raises NotUp."""
+    state.mkdir(parents=True, exist_ok=True)
+    with _alone(state):
+        return _bring_up(state)
+
+
+@contextlib.contextmanager
+def _alone(state: Path) -> Iterator[None]:
+    """Nobody else is bringing this stack up meanwhile; the lock goes with the process, however that ends. Raises NotUp."""
+    with (state / "up.lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise NotUp(f"another make up is starting the stack in {state} just now; wait until it is done") from None
+        yield
+
+
+def _bring_up(state: Path) -> int:
     pid = running(state)
     if pid is None:
         kafka.fetch(tell.progress)
-        state.mkdir(parents=True, exist_ok=True)
         (state / "env").unlink(missing_ok=True)
         log = state / "supervisor.log"
         with log.open("wb") as out:

@@ -13,12 +13,25 @@ from pathlib import Path
 
 from devstack import kafka, runtimes
 from devstack.layout import METRICS, RUNTIME, Layout, prepare
-from devstack.supervisor import Process, Supervisor
+from devstack.supervisor import Process, StartFailed, Supervisor
+from schemas.contracts import hook_names
+from schemas.errors import TryLater
+from schemas.topics import RESULTS, tasks_topic
+from stream.kafka import KafkaBroker
+from stream.settings import StreamSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 MEMORY_BYTES = 1 << 30  # of a handler
 LEASE_S = 12.0  # short, so that a kill -9 of the executor is made good while somebody watches
 ARCHIVE_LEASE_S = 5.0  # the same for one of the ingress
+
+GROUPS = {
+    "DISPATCHER_GROUP": "eventproc-dispatcher",
+    "EXECUTOR_GROUP": "eventproc-executor",
+    "NOTIFIER_GROUP": "eventproc-notifier",
+    "SWEEPER_NOTIFIER_GROUP": "eventproc-notifier",
+}
+"""The consumer groups, by the settings that name them."""
 
 Progress = Callable[[str], None]
 
@@ -26,13 +39,17 @@ Progress = Callable[[str], None]
 class Stack:
     """A stack under one state folder. start() blocks until every part answers; stop() ends all of it."""
 
-    def __init__(self, state: Path) -> None:
+    def __init__(self, state: Path, *, apart: bool = False) -> None:
+        """apart: on a Kafka that is there already its groups are its own, for another stack may be at work there: each sees all
+        events from its first start on, and each other's tasks and results are none of its business."""
         self.layout: Layout = prepare(state)
         self.supervisor = Supervisor(self.layout.state)
         # its own Python first, which is awake from the start; with nothing built it is the only one
         self._runtimes: dict[str, Path] = {RUNTIME: Path(sys.executable), **runtimes.built()}
         self._kafka = kafka.command(self.layout.state / "kafka", self.layout.address)
         self.bootstrap = self._kafka.bootstrap
+        own = f"-{self.layout.name}"
+        self.groups = {name: group + own for name, group in GROUPS.items()} if apart and not self._kafka.argv else {}
 
     def start(self, progress: Progress) -> None:
         """Starts all parts, telling progress of each; raises the supervisor's error naming the part that did not."""
@@ -40,8 +57,10 @@ class Stack:
             self.supervisor.add(Process("kafka", self._kafka.argv, self._kafka.env, ready=self._kafka.ready))
         for process in self._processes():
             self.supervisor.add(process)
+        if self.groups:
+            self._begin_now()
         self.supervisor.start(progress)
-        env = {**self.layout.notebook_env(self.bootstrap), "EXECUTOR_RUNTIMES": self._interpreters()}
+        env = {**self.layout.notebook_env(self.bootstrap), "EXECUTOR_RUNTIMES": self._interpreters(), **self.groups}
         lines = [
             "# source this file to use the stack",
             *(f"export {name}={shlex.quote(value)}" for name, value in env.items()),
@@ -49,6 +68,22 @@ class Stack:
         ]
         self.layout.env_file.touch(mode=0o600)
         self.layout.env_file.write_text("\n".join(lines) + "\n")
+
+    def _begin_now(self) -> None:
+        """What others have sent before this stack was is not for its handlers."""
+        broker = KafkaBroker(StreamSettings(bootstrap_servers=self.bootstrap))
+        try:
+            topics = {
+                "DISPATCHER_GROUP": hook_names(),
+                "EXECUTOR_GROUP": [tasks_topic(runtime) for runtime in self._runtimes],
+                "NOTIFIER_GROUP": [RESULTS],
+            }
+            for name, of in topics.items():
+                broker.admin().begin_at_end(self.groups[name], of)
+        except TryLater as error:
+            raise StartFailed(error.reason) from error
+        finally:
+            broker.close()
 
     def _commands(self) -> Path:
         """A folder with the operators' command, and nothing else that would get in somebody's way."""
@@ -98,6 +133,7 @@ class Stack:
             "EVENTPROC_MAIL_DIGEST_EVERY_S": "30",
             "EVENTPROC_MAIL_DOMAINS": os.environ.get("EVENTPROC_MAIL_DOMAINS", "*"),
             "REGISTRY_RUNTIMES": ",".join(self._runtimes),
+            **self.groups,
         }
         if station in METRICS:
             shared["EVENTPROC_METRICS_PORT"] = str(METRICS[station])
