@@ -62,7 +62,7 @@ class Reconciler:
             sweeper.give_back(session, ROLE, self._boot_id)
 
     def look(self) -> bool:
-        """Sets the metrics of what is due; False when another process leads. Raises TryLater."""
+        """Sets the metrics of what is due, and of the promises; False when another process leads. Raises TryLater."""
         settings = self._settings
         if not self._leads(settings.look_every_s * LOOKS_MISSED):
             return False
@@ -72,6 +72,7 @@ class Reconciler:
         for runtime, age_s in queued.items():
             metrics.oldest_queued_seconds.labels(runtime=runtime).set(age_s)
         metrics.oldest_email_seconds.set(email)
+        self._judge()
         return True
 
     def _leads(self, for_s: float) -> bool:
@@ -88,7 +89,6 @@ class Reconciler:
             settings.reconcile_every_s * 2
         ):  # it may read for long; the next look takes a short lead again
             return None
-        self._judge()
         with self._ledger.read() as session:
             books = reconcile(session, now_ms(session) - int(settings.reconcile_over_s * 1000))
         if settings.reconcile_topics:
@@ -105,7 +105,7 @@ class Reconciler:
         return books
 
     def _judge(self) -> None:
-        """Counts the events that have had their time since the last turn; a new leader begins with the present."""
+        """Counts the events that have had their time since the last look; a new leader begins with the present."""
         with self._ledger.read() as session:
             found = promises.started(session, self._judged_until_ms, self._settings.start_within_s)
         self._judged_until_ms = found.until_ms

@@ -90,6 +90,28 @@ def test_how_long_runs_have_been_due_shows_by_runtime_with_who_leads_alone(
     assert figure("eventproc_oldest_queued_seconds", runtime=RUNTIME) is None
 
 
+def test_events_are_judged_with_each_look(
+    ledger: Ledger, broker: MemoryBroker, handler: Callable[..., HandlerView]
+) -> None:
+    def judged() -> float:
+        return sum(figure("eventproc_events_started_total", in_time=word) or 0 for word in ("yes", "no"))
+
+    handler("h")
+    one = reconciler(ledger, broker)
+    one.look()
+    before = judged()
+    dispatched(ledger, broker, an_event())
+    one.look()
+    assert judged() == before, "it has not had its time"
+    one._judged_until_ms = (one._judged_until_ms or 0) - 120_000  # as if the last look had been so long ago
+    with ledger.write() as session:
+        session.execute(text("UPDATE event SET received_at_ms = received_at_ms - 60000"))
+
+    one.look()
+
+    assert judged() == before + 1
+
+
 def test_one_that_is_told_to_end_gives_its_lead_back(ledger: Ledger, broker: MemoryBroker) -> None:
     first, second, stop = reconciler(ledger, broker), reconciler(ledger, broker, "two"), threading.Event()
     assert first.turn() is not None
