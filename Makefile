@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+WORKERS ?= -n 2 --dist loadgroup --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help demo up down test test-all lint tools docs lock chaos bench-latency bench-btrdb bench-dispatch bench-fairness bench-sandbox bench-storm clean
@@ -46,7 +47,7 @@ down: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m devstack fetch
-	@$(BIN)/python -m pytest -q -m "not slow"
+	@$(BIN)/python -m pytest -q -m "not slow" $(WORKERS)
 
 tools:
 	@devstack/tools
@@ -54,7 +55,8 @@ tools:
 
 test-all: $(STAMP) tools
 	@$(BIN)/python -m devstack fetch
-	@$(BIN)/python -m pytest -q
+	@$(BIN)/python -m pytest -q -m slow || failed=1; \
+	$(BIN)/python -m pytest -q -m "not slow" $(WORKERS) && [ -z "$$failed" ]
 
 lint: $(STAMP)
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .

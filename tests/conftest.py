@@ -14,6 +14,22 @@ from tests import containers
 from tests.migrated import migrated
 from tests.secure_kafka import SecureKafka, free_ports, loopback, secure_kafka
 
+FIRST = "road"  # the longest of all that one worker must do
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """What shares a stack or a broker goes to one worker: a file, and the whole of tests/road."""
+    item.add_marker(pytest.mark.xdist_group(FIRST if _place(item).parts[0] == FIRST else str(_place(item))))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """One worker begins with the road."""
+    items.sort(key=lambda item: _place(item).parts[0] != FIRST)
+
+
+def _place(item: pytest.Item) -> Path:
+    return item.path.relative_to(Path(__file__).parent)
+
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from typer.testing import CliRunner
 
-from admin import desk
+from admin import desk, say
 from admin.__main__ import app
 from ledger import Ledger
 from ledger.handlers import HandlerView, NewHandler, register
@@ -56,6 +56,7 @@ def handler(ledger: Ledger) -> Callable[..., HandlerView]:
 
 def called(*arguments: str, code: int = 0) -> Any:
     """Calls eventproc-admin in this process; the result has stdout, stderr and output, which is both."""
+    say.out.width = 200  # it was made with the width of whoever started the tests
     try:
         result = CliRunner().invoke(app, list(arguments), env={"COLUMNS": "200"})
     finally:  # its log went to the runner's stderr, which is closed now

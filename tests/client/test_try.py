@@ -67,7 +67,7 @@ def _of_each_kind() -> list[Any]:
     return [named, defaulted, only_by_keyword, by_position, unknown, wrapped(named), wrapped(only_by_keyword), print]
 
 
-@pytest.mark.parametrize("handler", _of_each_kind(), ids=lambda one: str(one))
+@pytest.mark.parametrize("handler", _of_each_kind(), ids=lambda one: one.__name__)
 def test_arguments_are_chosen_as_the_executor_chooses_them(handler: Any) -> None:
     given = {**sample_event(), "btrdb": None}
 

@@ -180,7 +180,9 @@ def unknown(number: int, sent_ms: int = 0) -> Message:
     return Message(TOPIC, 0, 0, None, SINGLE_OBJECT + number.to_bytes(8, "big") + b"x", (), sent_ms)
 
 
-@pytest.mark.parametrize("sent_s", [0, time.time() - 86_400, time.time() + 86_400])
+@pytest.mark.parametrize(
+    "sent_s", [0, time.time() - 86_400, time.time() + 86_400], ids=["never", "yesterday", "tomorrow"]
+)
 def test_the_wait_is_this_process_s_own_whatever_clock_the_message_was_sent_by(
     broker: MemoryBroker, sent_s: float
 ) -> None:
