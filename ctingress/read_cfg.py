@@ -58,6 +58,11 @@ class _Lines:
         """Whether the next line is there and blank."""
         return self._next < len(self._lines) and not self._at(self._next).strip(_BLANK)
 
+    def word_ahead(self) -> bool:
+        """Whether the next line that is not blank begins with a letter."""
+        lines = (line.strip(_BLANK) for _, line in self._lines[self._next :])
+        return next(filter(None, lines), "")[:1].isalpha()
+
     def ahead(self, count: int = 1) -> str:
         """The count-th line from here on that is not blank, without commas at its end; '' when there is none."""
         lines = (line.strip(_BLANK + ",") for _, line in self._lines[self._next :])
@@ -242,10 +247,16 @@ def _frequency(lines: _Lines) -> float | None:
     # a blank line is a frequency left out when the number of rates follows it, of which the next line has the first
     left_out = lines.blank() and "," in lines.ahead(2)
     fields = lines.take("line frequency", may_be_blank=left_out)
-    if _DECIMAL_COMMA.fullmatch(",".join(fields)):
-        raise field_error(lines.number, 1, "line frequency", ",".join(fields), "a number, its decimals after a point")
-    text = re.sub(r"\s*Hz$", "", fields[0], flags=re.IGNORECASE)
+    whole = ",".join(fields).rstrip(",")
+    if whole.count(",") > 1 or _DECIMAL_COMMA.fullmatch(whole):  # the former is a channel that line 2 does not count
+        right = "a number, alone in its line, decimals after a point"
+        raise field_error(lines.number, 1, "line frequency", whole, right)
+    text = _without_unit(fields[0])
     return _number(lines.number, 1, "line frequency", text, None) if text else None
+
+
+def _without_unit(text: str) -> str:
+    return re.sub(r"\s*Hz$", "", text, flags=re.IGNORECASE)
 
 
 def _rates(lines: _Lines) -> tuple[Rate, ...]:
@@ -262,7 +273,7 @@ def _rates(lines: _Lines) -> tuple[Rate, ...]:
         return ()  # without the line that the standard wants after 0
     for _ in range(max(int(text), 1)):
         fields = lines.take("sample rate, last sample")
-        if int(text) == 0 and fields[:2] == ["0", "0"]:
+        if int(text) <= 1 and fields[:2] == ["0", "0"]:
             return ()  # how many samples there are is not told either
         rate = _rate(lines.number, fields)
         if rates and rate.end_sample <= rates[-1].end_sample:
@@ -278,7 +289,7 @@ def _rate(line: int, fields: Sequence[str]) -> Rate:
     if any(fields[2:]):
         right = "left out: a line has one rate and its last sample, decimals after a point"
         raise field_error(line, 3, "after the last sample", fields[2], right)
-    hz, end = _exact(fields[0]), _exact(fields[1])
+    hz, end = _exact(_without_unit(fields[0])), _exact(fields[1])
     if hz is None or not (hz == 0 or Decimal("1e-6") <= hz <= 10**9):
         raise field_error(line, 1, "sample rate", fields[0], "a number of Hz from 0.000001 to 10^9, or 0")
     if end is None or not 0 < end < 1 << 62 or end != int(end):

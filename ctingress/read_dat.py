@@ -19,6 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 _KINDS = {"BINARY": "<i2", "BINARY32": "<i4", "FLOAT32": "<f4"}
 _BLANK = " \t\x00\x1a"
+_TEXT, _TEXT_AT_LEAST = b"0123456789+-.,eE \t\r\n", 4096
 _ROWS_AT_ONCE = 20_000
 _MISSING_1991, _MISSING_1999 = 999999.0, 99999.0
 _LARGEST_1999 = 99998.0
@@ -61,6 +62,7 @@ def _binary(data: bytes, config: Config) -> tuple[Floats, Stamps]:
     told = (config.total_samples or 0) * row.itemsize
     if told and not data[told:].strip(b"\0\x1a"):
         data = data[:told]  # filled up to whole blocks
+    _check_encoding(data, config, analogs, words)
     rest = len(data) % row.itemsize
     if rest and not data[-rest:].strip(b"\r\n\x1a"):
         data = data[:-rest]  # a line end, or the end-of-file mark of old systems
@@ -81,6 +83,19 @@ def _binary(data: bytes, config: Config) -> tuple[Floats, Stamps]:
     stamps = table["stamp"].astype(np.int64)
     absent = stamps == _MISSING_STAMP
     return values, Stamps(np.where(absent, -1, _unwrapped(stamps, absent)))
+
+
+def _check_encoding(data: bytes, config: Config, analogs: int, words: int) -> None:
+    """Raises BadRecording where the data are plainly in another encoding than the CFG names, and would be read as noise."""
+    total = config.total_samples or 0
+    sizes = {name: total * (8 + analogs * np.dtype(kind).itemsize + words * 2) for name, kind in _KINDS.items()}
+    others = [name for name, size in sizes.items() if size == len(data) != sizes[config.encoding]]
+    if not data[:_TEXT_AT_LEAST].translate(None, _TEXT):
+        others = ["ASCII"]  # in binary the number of a sample has zeros
+    if others:
+        raise BadRecording(
+            f"the DAT file is in {' or '.join(others)}, the CFG file says {config.encoding}: which one is not clear"
+        )
 
 
 def _missing(raw: npt.NDArray[np.generic], config: Config) -> npt.NDArray[np.bool_]:
@@ -132,7 +147,7 @@ def _columns(rows: Sequence[tuple[int, str]], analogs: int, statuses: int) -> tu
             fields.pop()
         if len(fields) != width:
             raise BadRecording(
-                f"DAT line {number} has {len(fields)} fields; it should have {width} "
+                f"DAT line {number} has {len(fields)} field{'s' * (len(fields) != 1)}; it should have {width} "
                 f"(number, time stamp, {analogs} analog, {statuses} status)"
             )
         if "_" in line:  # in a number it means something to Python only
@@ -142,7 +157,12 @@ def _columns(rows: Sequence[tuple[int, str]], analogs: int, statuses: int) -> tu
         table.append(fields)
     if any(sign in line for _, line in rows for sign in _BLANK):
         table = [[field.strip(_BLANK) for field in fields] for fields in table]
-    return numbers, list(zip(*table, strict=True))
+    columns = list(zip(*table, strict=True))
+    if not all(map(str.isdecimal, columns[0])):  # what they count is not asked: some begin at 0, some begin again
+        for number, text in zip(numbers, columns[0], strict=True):
+            if text and not _is_number(text):
+                raise _in_dat(number, 1, "sample number", text, "a number")
+    return numbers, columns
 
 
 def _stamps(lines: Sequence[int], texts: Sequence[str]) -> Stamps:

@@ -12,7 +12,7 @@ from ctingress.refuse import field_error
 NS = 1_000_000_000
 _DAY = re.compile(r"([0-9]{1,2})[/.-]([0-9]{1,2})[/.-]([0-9]{4}|[0-9]{2})")
 _ISO_DAY = re.compile(r"([0-9]{4})[/.-]([0-9]{1,2})[/.-]([0-9]{1,2})")
-_CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?:[.,]([0-9]*))?")
+_CLOCK = re.compile(r"([0-9]{1,2}):([0-9]{1,2}):([0-9]{1,2})(?:[.,:]([0-9]*))?")
 _YEARS = range(1934, 2079)
 """Those that BTrDB has room for as nanoseconds."""
 
@@ -24,6 +24,9 @@ class Lines(Protocol):
 
     def take(self, what: str) -> list[str]:
         """The next line's fields, trimmed."""
+
+    def word_ahead(self) -> bool:
+        """Whether the next line that is not blank begins with a letter."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ def _form(revision: int) -> str:
 
 
 def _take(lines: Lines, what: str, revision: int) -> _Written | None:
-    fields = lines.take(f"date and time of {what}")
+    if what == "trigger" and lines.word_ahead():
+        return None  # its line is blank or left out, and the encoding follows
+    fields = [re.sub(r"\s*([/:.-])\s*", r"\1", field) for field in lines.take(f"date and time of {what}")]  # 2: 5: 1.5
     while len(fields) > 1 and not fields[-1]:
         fields.pop()
     if len(fields) == 1 and re.search(r"[ \tT]", fields[0]):

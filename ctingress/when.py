@@ -117,10 +117,10 @@ def start_utc_ns(config: Config, name: str, option: str | None) -> tuple[int, st
 
 def offset_seconds(text: str) -> int | None:
     """'-4', '+10', '-5h30', '+02:00', '-0500', '0', 'UTC', 'Z' -> seconds east of UTC; None for anything else, as 'x' (not applicable)."""
-    code = text.strip().lower()
+    code = text.strip().lower().replace("\u2212", "-")  # a typographic minus
     if code in _UTC:
         return 0
-    found = _OFFSET.fullmatch(code)
+    found = _OFFSET.fullmatch(code.removesuffix("t"))  # as in names after IEEE C37.232
     if found is None:
         return None
     hours, minutes = int(found[2] or found[6]), int(found[3] or found[4] or found[7] or 0)

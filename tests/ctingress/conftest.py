@@ -1,12 +1,14 @@
-"""CFG texts and archives, made from their parts."""
+"""CFG texts and archives, made from their parts; a BTrDB to write to."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.btrdb_server import Running, start
 
 ANALOG = "1,IA,A,Line 4,A,0.5,1,0,-32767,32767,1200,5,S"
 STATUS = "1,TRIP,,Line 4,0"
@@ -53,3 +55,19 @@ def make_zip(tmp_path: Path) -> MakeZip:
         return path
 
     return make
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
+    """The development server, in this process."""
+    with pytest.MonkeyPatch.context() as env:
+        running = start(tmp_path_factory.mktemp("btrdb"))
+        env.setenv("BTRDB_CA_BUNDLE", str(running.settings.ca))
+        yield running
+        running.server.stop()
+
+
+@pytest.fixture
+def prefix(request: pytest.FixtureRequest) -> str:
+    """Each test has streams of its own."""
+    return str(request.node.name)[:80].replace("/", "-")

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -24,7 +20,7 @@ from schemas.encoding import decode
 from schemas.errors import InvalidMessage, TryLater
 from schemas.topics import topics
 from stream.memory import MemoryBroker
-from tests.btrdb_server import Running, start
+from tests.btrdb_server import Running
 
 from .conftest import DAT, Cfg, MakeZip
 
@@ -32,15 +28,6 @@ HOOK = "ctingress.on_complete"
 LIMITS = Limits(1000, 1 << 30, 200)
 MIB = 1 << 20
 FIELD = Path(__file__).parents[3] / "shared/comtrade/field_recordings.zip"
-
-
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
-    with pytest.MonkeyPatch.context() as env:
-        running = start(tmp_path_factory.mktemp("btrdb"))
-        env.setenv("BTRDB_CA_BUNDLE", str(running.settings.ca))
-        yield running
-        running.server.stop()
 
 
 @pytest.fixture(scope="module")
@@ -53,12 +40,6 @@ def broker() -> MemoryBroker:
     broker = MemoryBroker()
     broker.admin().ensure_topics(topics(("py3.11",), 1), 1, 8 * MIB)
     return broker
-
-
-@pytest.fixture
-def prefix(request: pytest.FixtureRequest) -> str:
-    """Each test has streams of its own."""
-    return str(request.node.name)[:80].replace("/", "-")
 
 
 def run(path: Path, conn: Any, broker: MemoryBroker, largest: int = MIB, **options: Any) -> Ingested:
@@ -366,102 +347,3 @@ def test_field_recordings_come_in_whole(conn: Any, broker: MemoryBroker, prefix:
             assert stream.earliest()[0].time >= recording["StartNs"]
     bad = [data_set for data_set in event["DataSets"] if not data_set["Success"]]
     assert all("__MACOSX" in data_set["Name"] for data_set in bad)
-
-
-@pytest.fixture
-def command(server: Running, tmp_path: Path) -> Any:
-    """python -m ctingress with an environment of its own."""
-
-    def call(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        env = {
-            "PATH": os.environ["PATH"], "BTRDB_ENDPOINTS": server.endpoint, "BTRDB_API_KEY": server.key,
-            "BTRDB_CA_BUNDLE": str(server.settings.ca), "KAFKA_BOOTSTRAP_SERVERS": "127.0.0.1:1", **environment,
-        }  # fmt: skip
-        return subprocess.run(
-            [sys.executable, "-m", "ctingress", *arguments], env=env, capture_output=True, text=True, timeout=120
-        )
-
-    return call
-
-
-def test_the_command_says_what_is_wrong_with_how_it_was_called(command: Any, tmp_path: Path) -> None:
-    path = tmp_path / "a.zip"
-    path.write_bytes(b"x")
-
-    assert command().returncode == 2
-    zone = command(str(path), "--timezone", "Mars/Olympus")
-    assert zone.returncode == 2 and "Mars/Olympus" in zone.stderr
-    request = command(str(path), "--request-id", "7")
-    assert request.returncode == 2 and "'7' is no UUID" in request.stderr
-    for wrong, why in ((path, "a.zip: is no archive"), (tmp_path / "none.zip", "none.zip: there is no such file")):
-        bad = command(str(wrong))
-        assert bad.returncode == 1 and why in bad.stderr and "nothing was written or published" in bad.stderr
-        assert len(bad.stderr.splitlines()) == 1, "one reason, without libraries' chatter, whether Kafka answers or not"
-
-
-def test_the_command_says_in_one_line_that_no_kafka_answers(command: Any, make_zip: MakeZip, cfg: Cfg) -> None:
-    path = make_zip({"a.cfg": cfg(), "a.dat": DAT})
-
-    away = command(str(path), EVENTPROC_KAFKA_REQUEST_TIMEOUT_MS="1000")
-
-    assert away.returncode == 1 and "127.0.0.1:1" in away.stderr and "nothing was written or published" in away.stderr
-    assert len(away.stderr.splitlines()) == 1
-
-
-def test_the_command_takes_names_that_are_not_utf_8(command: Any, tmp_path: Path, cfg: Cfg) -> None:
-    pair = [tmp_path / os.fsdecode(b"S\xfcd." + kind) for kind in (b"cfg", b"dat")]
-    for path, content in zip(pair, (cfg().encode(), DAT), strict=True):
-        path.write_bytes(content)
-
-    away = command(*map(str, pair), EVENTPROC_KAFKA_REQUEST_TIMEOUT_MS="1000")
-    alone = command(str(pair[0]))
-    tags = command(str(pair[0]), "--tags", os.fsdecode(b"S\xfcd"))
-
-    assert away.returncode == 1 and "Kafka" in away.stderr and len(away.stderr.splitlines()) == 1
-    assert alone.returncode == 1 and "Süd.cfg: is one part of a recording" in alone.stderr
-    assert tags.returncode == 2 and "is not in UTF-8" in tags.stderr
-
-
-def test_the_command_says_in_one_line_that_btrdb_refuses_the_key(command: Any, make_zip: MakeZip, cfg: Cfg) -> None:
-    refused = command(str(make_zip({"a.cfg": cfg(), "a.dat": DAT})), BTRDB_API_KEY="wrong")
-
-    assert refused.returncode == 1
-    assert len(refused.stderr.splitlines()) == 1
-    assert (
-        "invalid api key (UNAUTHENTICATED); nothing was written" in refused.stderr and "BTRDB_API_KEY" in refused.stderr
-    )
-
-
-def test_the_command_publishes_to_a_real_kafka(
-    command: Any, kafka_bootstrap: str, make_zip: MakeZip, cfg: Cfg, prefix: str
-) -> None:
-    from stream.kafka import KafkaBroker
-    from stream.settings import StreamSettings
-
-    real = KafkaBroker(StreamSettings(bootstrap_servers=kafka_bootstrap))
-    real.admin().ensure_topics(topics(()), 1, 8 * MIB)
-    consumer = real.consumer([HOOK], f"test-{os.getpid()}")
-    path = make_zip({"a.cfg": cfg(), "a.dat": DAT})
-    given = "5a0f0f5c-0000-4000-8000-0000000000cd"
-
-    ended = command(
-        str(path),
-        "--tags",
-        "b, a,,a",
-        "--prefix",
-        prefix,
-        "--request-id",
-        given,
-        KAFKA_BOOTSTRAP_SERVERS=kafka_bootstrap,
-    )
-
-    assert ended.returncode == 0, ended.stderr
-    assert ended.stderr == "", "what libraries log is not for people"
-    assert "UTC ASSUMED" in ended.stdout and f"RequestID {given}" in ended.stdout
-    found: list[dict[str, Any]] = []
-    while not found:
-        found += [decode(HOOK, m.value, m.headers) for m in consumer.poll(1.0, 100) if m.key == given.encode()]
-    (event,) = found
-    assert event["Tags"] == ["a", "b"]
-    assert json.dumps(event)
-    real.close()

@@ -109,6 +109,7 @@ def test_the_start_of_the_recording_at_north_anna(cfg: Any) -> None:
     [
         ("0", 0.0), ("-4", -4.0), ("+10", 10.0), ("-5h30", -5.5), ("5h45", 5.75), ("-5h", -5.0),
         ("Z", 0.0), ("UTC", 0.0), ("gmt", 0.0), ("-0500", -5.0), ("+01:00", 1.0), ("0530", 5.5), ("-00:30", -0.5),
+        ("-4t", -4.0), ("\u22124", -4.0),
     ],
 )  # fmt: skip
 def test_the_2013_time_code_stands_before_all_else(cfg: Any, code: str, hours: float) -> None:
