@@ -79,7 +79,9 @@ def _title(files: Sequence[Received]) -> str:
     """The name of a recording that comes in parts: its CFG file's."""
     for file in files:
         if PurePosixPath(file.name).suffix.lower() not in (*PARTS, ".cff"):
-            raise BadArchive(f"{file.name} is not part of a recording; send {TAKEN}, one archive at a time")
+            raise BadArchive(
+                f"{file.name or 'a file without a name'} is not part of a recording; send {TAKEN}, one archive at a time"
+            )
     return next((file.name for file in files if file.name.lower().endswith((".cfg", ".cff"))), files[0].name)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 
 import btrdb
@@ -98,6 +99,8 @@ def main() -> int:
     wake.set()
     server.should_exit = True
     http.join(timeout=10)
+    if not threads.failed:
+        _leave(crew)
     broker.close()
     ledger.close()
     traces.close()
@@ -120,6 +123,14 @@ def _work(worker: Worker, stop: threading.Event, wake: threading.Event) -> None:
         if not busy:
             wake.wait(IDLE_S)
             wake.clear()
+
+
+def _leave(crew: Sequence[Worker]) -> None:
+    for worker in crew:
+        try:
+            worker.leave()
+        except TryLater as error:
+            log.warning("the archive in hand waits until its lease ends", reason=error.reason)
 
 
 def forget(ledger: Ledger, keep: ObjectStore, age_s: float) -> int:

@@ -77,6 +77,7 @@ class Worker:
         self._give_up_s = give_up_s
         self._room = room or Room()
         self._name = uuid.uuid4().hex
+        self._in_hand: ArchiveView | None = None
 
     def turn(self) -> bool:
         """Works on the archive that is due, if there is one, to its end; whether there was one. Blocks; raises TryLater."""
@@ -85,6 +86,7 @@ class Worker:
         if taken is None:
             return False
         archive, key = taken
+        self._in_hand = archive
         progress, ended = Progress(), threading.Event()
         renewer = threading.Thread(target=self._renew, args=(archive, progress, ended), name="renewer", daemon=True)
         renewer.start()
@@ -98,7 +100,17 @@ class Worker:
         finally:
             ended.set()
             renewer.join()
+        self._in_hand = None
         return True
+
+    def leave(self) -> None:
+        """From another thread, when the process ends in good order: what is in hand is the next one's, and nobody was lost on it.
+
+        Blocks; raises TryLater.
+        """
+        if (archive := self._in_hand) is not None:
+            with self._ledger.write() as session:
+                archives.put_off(session, archive.request_id, self._name, "the ingress was stopped", 0.0)
 
     def _error_of(self, archive: ArchiveView, key: str | None, progress: Progress) -> str:
         """'' when its event is published, else why it never will be. Raises TryLater, LeaseLost."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +46,40 @@ for _ in range({MOST_LOST}):
     with ledger.write() as session:
         session.execute(text("{LAPSE}"))
 """
+
+
+def test_an_archive_in_hand_when_the_process_is_stopped_is_the_next_ones_at_once(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    keep = ObjectStore(f"file://{tmp_path / 'kept'}")
+    (tmp_path / "a.zip").write_bytes(b"any")
+    keep.put(tmp_path / "a.zip", "a")
+    new = NewArchive("r" * 36, "alice", "k", "a.zip", "a", 3, "d" * 64, ("/a.cfg",), (), "", None, "", None)
+    with ledger.write() as session:
+        archives.add(session, ledger, new)
+    busy, over = threading.Event(), threading.Event()
+
+    def connect(key: str) -> Any:
+        busy.set()
+        over.wait()
+        raise ConnectionError("too late")
+
+    worker = Worker(ledger, keep, MemoryBroker().producer(), connect, limits=Limits(), largest_message=1 << 20)
+    thread = threading.Thread(target=worker.turn)
+    thread.start()
+    assert busy.wait(30)
+
+    worker.leave()
+
+    with ledger.write() as session:
+        taken = archives.take(session, ledger, "the next one", 60.0)
+    over.set()
+    thread.join(30)
+    assert taken is not None and (taken[0].tries, taken[0].lost) == (2, 0)
+    with ledger.read() as session:
+        after = archives.get(session, "r" * 36)
+    assert after is not None and (after.state, after.tries) == ("working", 2)
+    worker.leave()
 
 
 def test_an_archive_that_kills_its_worker_again_and_again_is_ended_and_the_next_one_has_its_turn(
