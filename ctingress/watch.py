@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import shutil
@@ -85,6 +86,8 @@ class Watch:
         self._clock = clock
         self._seen: dict[tuple[Path, ...], tuple[object, float]] = {}
         self._told: dict[tuple[Path, ...], str] = {}
+        self._over: dict[tuple[Path, ...], tuple[object, str, str]] = {}
+        """Those that have been dealt with and could not be moved: their marks, where to, and why."""
         for where in (DONE, FAILED):
             (folder / where).mkdir(exist_ok=True)
 
@@ -121,7 +124,11 @@ class Watch:
             return True
         if rested < self._settle_s:
             return False
-        self._take(drop)
+        marks, where, why = self._over.pop(drop.files, (None, "", ""))
+        if marks == drop.marks():
+            self._move(drop, where, why)
+        else:
+            self._take(drop)
         return True
 
     def _rested(self, drop: Drop) -> float:
@@ -198,13 +205,22 @@ class Watch:
             return False
 
     def _move(self, drop: Drop, where: str, why: str) -> None:
-        for file in drop.files:
-            target = _free(self._folder / where / file.relative_to(self._folder))
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.move(file, target)
-            if why:
-                beside = target.with_name(target.name + ".error.txt")
-                beside.write_text(why + "\n", "utf-8", "backslashreplace")
+        """All of its files or, with an OSError, none; then it is moved at another turn, and not ingested again."""
+        marks, moved = drop.marks(), list[tuple[Path, Path]]()
+        try:
+            for file in drop.files:
+                target = _free(self._folder / where / file.relative_to(self._folder))
+                target.parent.mkdir(parents=True, exist_ok=True)
+                _move_file(file, target)
+                moved.append((file, target))
+        except OSError:
+            self._over[drop.files] = (marks, where, why)
+            for file, target in moved:
+                _move_file(target, file)
+            raise
+        for _, target in moved if why else ():
+            beside = target.with_name(target.name + ".error.txt")
+            beside.write_text(why + "\n", "utf-8", "backslashreplace")
         if why:
             log.error("failed", file=_title(drop), reason=why)
 
@@ -228,6 +244,20 @@ def _request_id(drop: Drop) -> uuid.UUID:
         with file.open("rb") as content:
             digest.update(hashlib.file_digest(content, "sha256").digest())
     return uuid.uuid5(_NAMES, digest.hexdigest())
+
+
+def _move_file(file: Path, to: Path) -> None:
+    try:
+        file.rename(to)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        shutil.copy2(file, to)
+        try:
+            file.unlink()
+        except OSError:
+            to.unlink()
+            raise
 
 
 def _free(path: Path) -> Path:

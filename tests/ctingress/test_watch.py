@@ -198,6 +198,28 @@ def test_a_file_that_somebody_takes_away_stops_no_other(
     assert [path.name for path in (folder / "done").iterdir()] == ["b.zip"]
 
 
+@pytest.mark.parametrize("changed", [False, True])
+def test_what_cannot_be_moved_is_not_ingested_again_unless_it_changes(
+    folder: Path, watcher: Watch, clock: Clock, taken: Taken, cfg: Cfg, changed: bool
+) -> None:
+    (folder / "bay").mkdir()
+    (folder / "bay" / "a.cfg").write_text(cfg())
+    (folder / "bay" / "a.dat").write_bytes(DAT)
+    (folder / "done").rmdir()
+    (folder / "done").write_text("a file where the folder should be")
+    for _ in range(3):
+        assert settled(watcher, clock) == 0
+    assert len(taken.options) == 1
+    assert sorted(path.name for path in (folder / "bay").iterdir()) == ["a.cfg", "a.dat"]
+
+    (folder / "done").unlink()
+    if changed:
+        (folder / "bay" / "a.dat").write_bytes(DAT + DAT)
+    assert settled(watcher, clock) == 1
+    assert len(taken.options) == (2 if changed else 1)
+    assert sorted(path.name for path in (folder / "done" / "bay").iterdir()) == ["a.cfg", "a.dat"]
+
+
 def test_a_broken_connection_to_btrdb_is_waited_for(
     folder: Path, watcher: Watch, clock: Clock, taken: Taken, make_zip: MakeZip, cfg: Cfg
 ) -> None:
