@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import copy
-import json
 import shutil
 import subprocess
-import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -133,72 +129,26 @@ class Rendered:
         return {one["name"]: one["value"] for one in container["env"] if "value" in one}
 
 
-def render(
-    folder: Path, *layers: Mapping[str, Any], release: str = "eventproc", there: Sequence[Plain] = ()
-) -> Rendered:
+def values_file(folder: Path, *layers: Mapping[str, Any]) -> Path:
+    """These values in a file of that folder."""
+    file = folder / "values.yaml"
+    file.write_text(yaml.safe_dump(merged(*layers)))
+    return file
+
+
+def render(folder: Path, *layers: Mapping[str, Any], release: str = "eventproc", there: Sequence[str] = ()) -> Rendered:
     """Renders the chart with these values; folder: for the values file. Raises Refused.
 
-    there: objects that are in the cluster already, as an upgrade finds them.
+    there: Helm's arguments for a cluster, whose objects are looked up then, as an upgrade does.
     """
     program = helm()
     assert program is not None
-    file = folder / "values.yaml"
-    file.write_text(yaml.safe_dump(merged(*layers)))
-    command = [program, "template", release, str(CHART), "-n", "events", "--kube-version", "1.34.0", "-f", str(file)]
-    with cluster(folder, there) as more:
-        done = subprocess.run([*command, *more], capture_output=True, text=True, check=False)
+    command = [program, "template", release, str(CHART), "-n", "events", "--kube-version", "1.34.0"]
+    command += ["-f", str(values_file(folder, *layers)), *(["--dry-run=server", *there] if there else [])]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise Refused(done.stderr)
     return Rendered(tuple(one for one in yaml.safe_load_all(done.stdout) if one))
-
-
-@contextmanager
-def cluster(folder: Path, objects: Sequence[Plain]) -> Iterator[list[str]]:
-    """An API server that has these objects and answers what `lookup` asks; gives Helm's arguments for it, none without objects."""
-    if not objects:
-        yield []
-        return
-    kinds = {"Secret": ("/api/v1", "secrets"), "Deployment": ("/apis/apps/v1", "deployments")}
-    group = {"groupVersion": "apps/v1", "version": "v1"}
-    answers: dict[str, Plain] = {
-        "/api": {"kind": "APIVersions", "versions": ["v1"]},
-        "/apis": {
-            "kind": "APIGroupList", "apiVersion": "v1",
-            "groups": [{"name": "apps", "versions": [group], "preferredVersion": group}],
-        },
-    }  # fmt: skip
-    for kind, (base, plural) in kinds.items():
-        resource = {"name": plural, "singularName": "", "namespaced": True, "kind": kind, "verbs": ["get", "list"]}
-        answers[base] = {
-            "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": base.partition("/api/")[2] or "apps/v1",
-            "resources": [resource],
-        }  # fmt: skip
-    for one in objects:
-        base, plural = kinds[one["kind"]]
-        answers[f"{base}/namespaces/events/{plural}/{one['metadata']['name']}"] = {
-            "apiVersion": "v1" if base == "/api/v1" else "apps/v1", **one
-        }  # fmt: skip
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            found = answers.get(self.path.partition("?")[0])
-            lost = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "NotFound", "code": 404}
-            body = json.dumps(found or lost).encode()
-            self.send_response(200 if found else 404)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: Any) -> None:
-            """Says nothing."""
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        (folder / "kubeconfig").write_text("")
-        address = f"http://127.0.0.1:{server.server_address[1]}"
-        yield ["--dry-run=server", "--kubeconfig", str(folder / "kubeconfig"), "--kube-apiserver", address]
-        server.shutdown()
 
 
 def refusal(folder: Path, *layers: Plain) -> str:

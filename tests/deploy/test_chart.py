@@ -223,24 +223,6 @@ def test_an_executor_sees_of_the_claim_the_files_alone_and_has_a_login_of_its_ow
     assert logins == {executor: "files-alone", "eventproc-ctingress": "all"}
 
 
-def test_what_is_made_once_stands_in_no_manifest_and_is_left_as_it_is(
-    rendered: dict[str, chart.Rendered], tmp_path: Path
-) -> None:
-    made = rendered["least"].of("Secret")
-    assert set(made) == {"eventproc-seal", "eventproc-service-token", "eventproc-registry-tls"}
-    for name, secret in made.items():
-        about = secret["metadata"]["annotations"]
-        assert about["helm.sh/hook"] == "pre-install,pre-upgrade", f"{name}: a rollback would bring the old one back"
-        assert about["helm.sh/hook-delete-policy"] == "hook-failed", "the default takes away what is there"
-        assert about["helm.sh/resource-policy"] == "keep"
-
-    there = [
-        {"kind": "Secret", "metadata": {"name": "eventproc-seal", "namespace": "events"}, "data": {"seal-keys": "eA=="}}
-    ]
-    upgraded = chart.render(tmp_path, LEAST, there=there)
-    assert set(upgraded.of("Secret")) == {"eventproc-service-token", "eventproc-registry-tls"}
-
-
 def test_stations_that_are_called_answer_for_a_moment_more_and_all_have_time_to_end(one: chart.Rendered) -> None:
     notifier = NotifierSettings(ledger_url="sqlite://", smtp_host="smtp", sender="eventproc@example.com")
     for name in set(one.of("Deployment")) - {"eventproc-admin"}:

@@ -319,17 +319,6 @@ def test_without_keda_stations_scale_by_processor_use(rendered: dict[str, chart.
         assert deployment["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"]
 
 
-def test_scaling_that_is_switched_on_leaves_the_pods_that_there_are(tmp_path: Path) -> None:
-    present: Plain = {
-        "kind": "Deployment", "metadata": {"name": "eventproc-registry", "namespace": "events"}, "spec": {"replicas": 7},
-    }  # fmt: skip
-    one = chart.render(tmp_path, LEAST, {"autoscaling": {"kind": "hpa"}}, there=[present])
-    deployments = one.of("Deployment")
-    assert deployments["eventproc-registry"]["spec"]["replicas"] == 7
-    assert "replicas" not in deployments["eventproc-notifier"]["spec"], "a first install: the scaler's to say"
-    assert deployments["eventproc-dispatcher"]["spec"]["replicas"] == 2
-
-
 def test_the_alerts_lead_to_the_runbook_where_the_operator_has_it(tmp_path: Path) -> None:
     base = "https://git.example.com/eventproc/blob/main"
     wanted: Plain = {"monitoring": {"rules": {"enabled": True, "runbookBase": base}}}
