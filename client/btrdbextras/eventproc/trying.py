@@ -31,6 +31,14 @@ OLDEST, NEWEST = (3, 6), (3, 13)
 KEPT_BYTES = 16 * 1024 * 1024
 LOG_BYTES = 1024 * 1024
 _CORE = ("btrdb", "btrdbextras", "dill", "matplotlib", "numpy", "pandas", "scipy")
+_BEGIN = """
+import sys
+ours = %r
+if ours not in sys.path:  # this very package, after the standard library: what else lies beside it may have names of that
+    sys.path.insert([path.endswith("-packages") for path in sys.path + ["-packages"]].index(True), ours)
+from btrdbextras.eventproc.desk import main
+main(*sys.argv[1:])
+"""
 _PACKAGES = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 
@@ -249,11 +257,7 @@ def _in_child(
         json.dump(job, file)
     with open(files[1], "wb") as binary:
         binary.write(blob)
-    # at the end of the path: packages beside ours must not stand before the standard library
-    begin = (
-        "import sys; sys.path.append(%r); from btrdbextras.eventproc.desk import main; main(*sys.argv[1:])" % _PACKAGES
-    )
-    command = [sys.executable, "-c", begin, *files[:3]]
+    command = [sys.executable, "-c", _BEGIN % _PACKAGES, *files[:3]]
     ended = ""
     with open(files[3], "wb") as log:
         child = subprocess.Popen(
