@@ -256,7 +256,7 @@ def _frequency(lines: _Lines) -> float | None:
 
 
 def _without_unit(text: str) -> str:
-    return re.sub(r"\s*Hz$", "", text, flags=re.IGNORECASE)
+    return text[:-2].rstrip() if text.upper().endswith("HZ") else text
 
 
 def _rates(lines: _Lines) -> tuple[Rate, ...]:

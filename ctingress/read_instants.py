@@ -84,7 +84,8 @@ def _form(revision: int) -> str:
 def _take(lines: Lines, what: str, revision: int) -> _Written | None:
     if what == "trigger" and lines.word_ahead():
         return None  # its line is blank or left out, and the encoding follows
-    fields = [re.sub(r"\s*([/:.-])\s*", r"\1", field) for field in lines.take(f"date and time of {what}")]  # 2: 5: 1.5
+    fields = [" ".join(field.split()) for field in lines.take(f"date and time of {what}")]
+    fields = [re.sub(" ?([/:.-]) ?", r"\1", field) for field in fields]  # some write 2: 5: 1.5
     while len(fields) > 1 and not fields[-1]:
         fields.pop()
     if len(fields) == 1 and re.search(r"[ \tT]", fields[0]):

@@ -310,6 +310,13 @@ def test_a_file_that_ends_early_says_where(cfg: Any, lines: int) -> None:
         read_cfg(cut)
 
 
+@pytest.mark.parametrize("changes", [{"frequency": "6{}x"}, {"start": "10/06/2020,22:59{}x"}, {"encoding": "A{}x"}])
+def test_a_field_of_very_many_blanks_is_refused_at_once(cfg: Any, changes: dict[str, str]) -> None:
+    blanks = " " * 5_000_000  # what looks at each of them anew does not come to an end
+    with pytest.raises(BadRecording, match=r"line [0-9]+, field [12] "):
+        read_cfg(cfg(**{key: text.format(blanks) for key, text in changes.items()}))
+
+
 @pytest.mark.parametrize("text", ["", "\0\0\0", "a", "a,b\n0,0A,0D", "\ufeff,,,\n,,,"])
 def test_nonsense_is_refused(text: str) -> None:
     with pytest.raises(BadRecording):
