@@ -50,13 +50,19 @@ def test_every_field_of_a_registration_arrives(conn: Any, platform: Any) -> None
     assert dill.loads(sent.blob)([1, 2]) == "2 data sets"
 
 
-def test_versions_of_the_packages_that_a_handler_imports_are_sent(conn: Any, platform: Any) -> None:
+@pytest.mark.parametrize("hidden", [(), ("importlib.metadata",)], ids=["as_it_is", "as_before_python_38"])
+def test_versions_of_the_packages_that_a_handler_imports_are_sent(
+    conn: Any, platform: Any, monkeypatch: pytest.MonkeyPatch, hidden: tuple[str, ...]
+) -> None:
     def handler(**kwargs: Any) -> None:
-        import sqlite3
+        import json
 
         import numpy as np
 
-        np.zeros(sqlite3.SQLITE_OK)
+        np.zeros(len(json.__version__))  # type: ignore[attr-defined]
+
+    for name in hidden:
+        monkeypatch.setitem(sys.modules, name, None)
 
     register(conn, "n", HOOK, MAIL, MAIL)(handler)
 

@@ -4,6 +4,7 @@ import functools
 import importlib
 import inspect
 import io
+import os
 import sys
 import types
 import warnings
@@ -90,8 +91,10 @@ def _versions(modules: Set[str]) -> Dict[str, str]:
     """Distribution -> version of those modules that come from an installed one."""
     try:
         metadata: Any = importlib.import_module("importlib.metadata")
-    except ImportError:  # Python 3.7
-        versions = {name: getattr(sys.modules.get(name), "__version__", None) for name in modules - {HERE, "dill"}}
+    except ImportError:  # Python 3.7, of which some of the library's own modules have a version too
+        used = [(name, sys.modules.get(name)) for name in modules - {HERE, "dill"}]
+        installed = [pair for pair in used if "-packages" + os.sep in str(getattr(pair[1], "__file__", ""))]
+        versions = {name: getattr(module, "__version__", None) for name, module in installed}
         return {name: version for name, version in versions.items() if isinstance(version, str)}
     owners = _owners()
     found: Dict[str, str] = {}
