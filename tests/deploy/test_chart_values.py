@@ -71,6 +71,13 @@ def test_a_mistake_is_refused_by_its_name(tmp_path: Path, wrong: Plain, named: s
         ({"executor": {"runtimes": {"py3.11": None}}}, "/executor/runtimes"),
         ({"dispatcher": {"env": {"EVENTPROC_LEASE_S": 30}}}, "as settings.EVENTPROC_LEASE_S"),
         ({"executor": {"env": {"EVENTPROC_KEEP_RUNS_DAYS": 30}}}, "executor.env.EVENTPROC_KEEP_RUNS_DAYS: several"),
+        ({"settings": {"EVENTPROC_MAX_MESSAGE_BYTES": 1}}, "settings.EVENTPROC_MAX_MESSAGE_BYTES: is set by the chart"),
+        ({"executor": {"env": {"EXECUTOR_SLOTS": 3}}}, "executor.env.EXECUTOR_SLOTS: is set by the chart"),
+        (
+            {"registry": {"env": {"EVENTPROC_LEDGER_URL": "x"}}},
+            "registry.env.EVENTPROC_LEDGER_URL: is set by the chart",
+        ),
+        ({"notifier": {"env": {"EVENTPROC_METRICS_PORT": 1}}}, "notifier.env.EVENTPROC_METRICS_PORT: is set by"),
         ({"admin": {"env": {"DISPATCHER_GROUP": "mine"}}}, "admin.env.DISPATCHER_GROUP: several"),
         ({"downloads": {"enabled": True}}, "storage.files: where files of handlers lie"),
         ({"downloads": {"enabled": True}, "storage": {"files": "s3://bucket/files"}}, "downloads.host"),
@@ -93,18 +100,26 @@ def test_settings_reach_all_that_run_and_a_station_s_own_go_above_them(tmp_path:
     given: Plain = {
         "settings": {
             "EVENTPROC_LEASE_S": 300,
-            "EVENTPROC_MAX_MESSAGE_AGE": 10_000_000,
+            "SWEEPER_UNSERVED_AFTER_S": 10_000_000,
             "NOTIFIER_BATCH": 5,
-            "X_Y": 0.5,
+            "SWEEPER_EVERY_S": 0.5,
         },
         "notifier": {"env": {"NOTIFIER_BATCH": 0}},
     }
     for name, pod in chart.render(tmp_path, LEAST, given).pods():
         env = {one["name"]: one.get("value") for one in pod["spec"]["containers"][0]["env"]}
-        assert (env["EVENTPROC_LEASE_S"], env["X_Y"], env["EVENTPROC_MAX_MESSAGE_AGE"]) == ("300", "0.5", "10000000"), (
-            name
-        )
+        assert (env["EVENTPROC_LEASE_S"], env["SWEEPER_EVERY_S"], env["SWEEPER_UNSERVED_AFTER_S"]) == (
+            "300",
+            "0.5",
+            "10000000",
+        ), name
         assert env["NOTIFIER_BATCH"] == ("0" if name.endswith("-notifier") else "5")
+
+
+def test_one_station_may_tell_more_than_the_others(tmp_path: Path) -> None:
+    one = chart.render(tmp_path, LEAST, {"notifier": {"env": {"EVENTPROC_LOG_LEVEL": "DEBUG"}}})
+    told = {name: one.env(f"eventproc-{name}")["EVENTPROC_LOG_LEVEL"] for name in ("notifier", "registry")}
+    assert told == {"notifier": "DEBUG", "registry": "INFO"}
 
 
 def test_scram_in_the_clear_is_had_by_saying_so(tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 {{- end -}}
 
 {{/*
-Settings of a pod beside those that the chart makes: those of all, and above them its own. Call with (dict "top" . "env" map "where" its path).
+Settings of a pod beside those that the chart makes: those of all, and above them its own. Call with (dict "top" . "env" map "where" its path "made" the chart's own, as text).
 What several stations must agree on is refused where one alone would get it.
 */}}
 {{- define "eventproc.settings" -}}
@@ -45,6 +45,9 @@ What several stations must agree on is refused where one alone would get it.
 {{- $all := deepCopy .top.Values.settings -}}
 {{- range $name, $value := .env -}}{{- $_ := set $all $name $value -}}{{- end -}}
 {{- range $name, $value := $all }}
+{{- if regexMatch (printf "name: %s[,\n]" $name) $.made }}
+{{- fail (printf "%s.%s: is set by the chart, out of a value of its own; change that" (ternary $.where "settings" (hasKey ($.env | default dict) $name)) $name) }}
+{{- end }}
 - {name: {{ $name }}, value: {{ include "eventproc.plain" $value | quote }}}
 {{- end -}}
 {{- end -}}

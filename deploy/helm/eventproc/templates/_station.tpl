@@ -112,15 +112,9 @@ spec:
             - {{ toJson . }}
             {{- end }}
           env:
-            - {name: EVENTPROC_METRICS_HOST, value: "0.0.0.0"}
-            - {name: EVENTPROC_METRICS_PORT, value: "9464"}
-            - {name: EVENTPROC_LOG_LEVEL, value: {{ $top.Values.logLevel }}}
-            {{- with $top.Values.tracing.endpoint }}
-            - {name: OTEL_TRACES_EXPORTER, value: otlp}
-            - {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
-            {{- end }}
-            {{- .env | trim | nindent 12 }}
-            {{- include "eventproc.settings" (dict "top" $top "env" $v.env "where" (printf "%s.env" .station)) | trim | nindent 12 }}
+            {{- $made := printf "%s\n%s\n" (include "eventproc.stationEnv" (dict "top" $top "env" $v.env) | trim) (.env | trim) }}
+            {{- $made | trim | nindent 12 }}
+            {{- include "eventproc.settings" (dict "top" $top "env" $v.env "where" (printf "%s.env" .station) "made" $made) | trim | nindent 12 }}
           {{- $login := $top.Values.storage.envSecret }}
           {{- if eq (.storage | default "") "files" }}{{ $login = $top.Values.storage.filesEnvSecret | default $login }}{{ end }}
           {{- if and .storage $login }}
@@ -162,6 +156,19 @@ spec:
         - name: storage
           persistentVolumeClaim: {claimName: {{ $top.Values.storage.claim }}}
         {{- end }}
+{{- end -}}
+
+{{/* Variables of every station; call with (dict "top" . "env" its own). */}}
+{{- define "eventproc.stationEnv" -}}
+- {name: EVENTPROC_METRICS_HOST, value: "0.0.0.0"}
+- {name: EVENTPROC_METRICS_PORT, value: "9464"}
+{{- if not (hasKey (.env | default dict) "EVENTPROC_LOG_LEVEL") }}
+- {name: EVENTPROC_LOG_LEVEL, value: {{ .top.Values.logLevel }}}
+{{- end }}
+{{- with .top.Values.tracing.endpoint }}
+- {name: OTEL_TRACES_EXPORTER, value: otlp}
+- {name: OTEL_EXPORTER_OTLP_ENDPOINT, value: {{ . | quote }}}
+{{- end }}
 {{- end -}}
 
 {{/* The folder of the claim with handlers' files, as in files; nothing where they are not in it. */}}
