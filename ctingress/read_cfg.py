@@ -347,7 +347,9 @@ def _time_codes(lines: _Lines, revision: int) -> list[str]:
     if revision != 2013:
         quality = _QUALITY.fullmatch(lines.ahead(2)) is not None
         line = lines.ahead()
-        if line.count(",") != 1 or not (quality or (_CODE_BEGINS.match(line) and not _DECIMAL_COMMA.fullmatch(line))):
+        likely = quality or (_CODE_BEGINS.match(line) and not _DECIMAL_COMMA.fullmatch(line))
+        alone = bool(line) and _is_code(line) and not line.isdecimal()
+        if not alone and (line.count(",") != 1 or not likely):
             return []
         fields = lines.take("time code, local code")
     else:

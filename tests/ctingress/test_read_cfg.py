@@ -268,6 +268,8 @@ def test_a_unit_may_be_a_number_where_nothing_else_is_wrong(cfg: Any, unit: str)
         (("1", "-5h30,-5h30", "B,3"), ("-5h30", "-5h30", "B", "3")),
         (("1", "0,0", "0,0"), ("0", "0", "0", "0")),
         (("1", "Z,x"), ("Z", "x", None, None)),
+        (("1", "-4,"), ("-4", None, None, None)),
+        (("1", "0"), (None, None, None, None)),
         (("1", "-0500,+01:00", ""), ("-0500", "+01:00", None, None)),
         (("-4,-4", "4,0"), ("-4", "-4", "4", "0")),
         (("1", "made by,a program"), (None, None, None, None)),
