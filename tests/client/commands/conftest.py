@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+import uvicorn
 from structlog.testing import capture_logs
 
 from btrdbextras import commands
@@ -29,6 +32,26 @@ class Said:
 
 
 Say = Callable[..., Said]
+
+
+@contextmanager
+def served(app: Any, tls: Any) -> Iterator[str]:
+    """An ASGI application at the https:// address that is given."""
+    config = uvicorn.Config(
+        app, "127.0.0.1", 0, log_config=None, ssl_keyfile=str(tls.key), ssl_certfile=str(tls.cert), lifespan="off"
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+            thread.join(0.01)
+        port = server.servers[0].sockets[0].getsockname()[1]
+        yield f"https://127.0.0.1:{port}"
+    finally:
+        server.should_exit = True
+        thread.join()
 
 
 @pytest.fixture

@@ -6,13 +6,11 @@ import hashlib
 import json
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import btrdb
 import pytest
-import uvicorn
 from structlog.testing import capture_logs
 
 from btrdbextras.commands import http
@@ -30,30 +28,10 @@ from schemas.topics import topics
 from stream.memory import MemoryBroker
 from tests.btrdb_server import Running, start
 
-from .conftest import Say
+from .conftest import Say, served
 
 MIB = 1 << 20
 LIMITS = Limits(1000, 1 << 28, 200)
-
-
-@contextmanager
-def served(app: Any, tls: Any) -> Iterator[str]:
-    """An ASGI application at the https:// address that is given."""
-    config = uvicorn.Config(
-        app, "127.0.0.1", 0, log_config=None, ssl_keyfile=str(tls.key), ssl_certfile=str(tls.cert), lifespan="off"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-            thread.join(0.01)
-        port = server.servers[0].sockets[0].getsockname()[1]
-        yield f"https://127.0.0.1:{port}"
-    finally:
-        server.should_exit = True
-        thread.join()
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,7 @@ import pytest
 
 from devstack.certificates import Certificates, make_certificates
 
-from .conftest import Say
-from .test_archives import served
+from .conftest import Say, served
 
 
 @pytest.fixture
