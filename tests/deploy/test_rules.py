@@ -140,6 +140,10 @@ CASES: dict[str, tuple[Series, Series, int]] = {
         {'eventproc_certificate_unusable{certificate="tls.crt"}': "0x10 1x3 0x60"},
         15,
     ),
+    "EventprocApiKeysUnreadable": (
+        {'eventproc_api_keys_unreadable{job="eventproc-registry"}': "1x60"},
+        {'eventproc_api_keys_unreadable{job="eventproc-registry"}': "0x10 1 0x49"}, 20,
+    ),
     "EventprocApiKeyExpiry": (
         {"eventproc_api_key_not_after_seconds": f"{2 * DAY_S}x60"}, {"eventproc_api_key_not_after_seconds": "9000000000x60"}, 10,
     ),
