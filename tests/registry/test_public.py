@@ -16,10 +16,11 @@ from schemas.generated.eventprocapi_pb2_grpc import EventProcessingServiceStub
 from tests.registry_server import BLOB_BYTES, HOOK, KEYS, Running, bearer, entry, pickled, refusal, running
 
 
-def test_hooks_are_listed_to_anyone_with_a_key(registry: Running) -> None:
+def test_hooks_and_runtimes_are_listed_to_anyone_with_a_key(registry: Running) -> None:
     answer = registry.users.ListHooks(api.ListHooksRequest(), metadata=bearer(KEYS["bob"]))
 
     assert [hook.name for hook in answer.hooks] == [HOOK]
+    assert list(answer.runtimes) == ["py3.7", "py3.8", "py3.11"]
 
 
 @pytest.mark.parametrize("metadata", [None, [("authorization", "Bearer ")], [("authorization", KEYS["alice"])]])

@@ -156,12 +156,20 @@ class Server:
                     raise errors.NoServer("%s broke off: %s" % (self._at, error)) from error
             else:
                 if answer.status in (200, 202):
-                    return dict(json.loads(text))
+                    return self._told(text)
                 if answer.status not in (429, 502, 503, 504) or tried == TRIES:
                     raise self._refused(answer.status, text)
             self._http.close()
             time.sleep(2.0 ** (tried - 1))
         raise AssertionError("not reached")
+
+    def _told(self, text: str) -> Dict[str, Any]:
+        try:
+            return dict(json.loads(text))
+        except (ValueError, TypeError) as error:
+            raise errors.NoServer(
+                "%s answers, but not as the platform does (%r); check the address" % (self._at, text[:100])
+            ) from error
 
     def _send(self, method: str, target: str, headers: Dict[str, str], body: Optional[Iterator[bytes]] = None) -> Any:
         """The answer; _BrokeOff when the connection was lost, which may be tried again."""

@@ -1,4 +1,4 @@
-"""eventproc download from a server over TLS: names within one call, and servers that are none."""
+"""eventproc and servers over TLS: names of files within one download, and servers that are none."""
 
 from __future__ import annotations
 
@@ -122,6 +122,10 @@ def test_a_server_that_is_none_is_told_and_what_it_lacks(tls: Certificates, say:
         said = say("download", f"https://localhost:{port}/a")
         assert said.code == 3
         assert "certificate of localhost" in said.err and "host name" in said.err
+    with answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello", tls) as port:
+        said = say("upload", __file__, "--ingress", f"https://127.0.0.1:{port}")
+        assert said.code == 3
+        assert "answers, but not as the platform does ('hello'); check the address" in said.err
     with answering(b"HTTP/1.1 400 Bad Request\r\n\r\n", None) as port:
         said = say("download", f"https://127.0.0.1:{port}/a")
         assert said.code == 3
