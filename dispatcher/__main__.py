@@ -53,9 +53,10 @@ def main() -> int:
     reconciler = Reconciler(ledger, desk, notes, settings.group, sweeping, boot_id)
     retainer = Retainer(ledger, keeping.rules(), sweeping, boot_id)
     threads = Threads(stop)
+    threads.start("reconciler", reconciler.run, stop)
     leading = [
         threads.start("sweeper", sweeper.run, stop, health),
-        threads.start("reconciler", reconciler.run, stop),
+        threads.start("looker", reconciler.keep_looking, stop),
         threads.start("retainer", retainer.run, stop),
     ]
     consumer = broker.consumer(hook_names(), settings.group, instance=settings.instance)

@@ -6,7 +6,6 @@ import contextlib
 import dataclasses
 import functools
 import threading
-import time
 from collections.abc import Mapping, Sequence
 
 import structlog
@@ -30,7 +29,7 @@ LOOKS_MISSED = 3  # then whoever looked has died, and another takes over
 
 
 class Reconciler:
-    """In a thread of its own, for it may read long. Problems are metrics and log lines; eventproc-admin reconcile names them."""
+    """In threads of its own, for it may read long. Problems are metrics and log lines; eventproc-admin reconcile names them."""
 
     def __init__(
         self, ledger: Ledger, admin: Admin, book: SchemaBook, group: str, settings: SweeperSettings, boot_id: str
@@ -47,24 +46,32 @@ class Reconciler:
         self._judged_until_ms: int | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Looks and compares until stop is set; blocks. A ledger that is away is waited for. Gives its lead back at the end."""
-        settings = self._settings
-        every = min(settings.look_every_s, settings.reconcile_every_s)
-        due = time.monotonic() + min(FIRST_S, settings.reconcile_every_s)
-        while not stop.wait(every):
+        """Compares until stop is set; blocks. A ledger that is away is waited for."""
+        wait = min(FIRST_S, self._settings.reconcile_every_s)
+        while not stop.wait(wait):
+            wait = self._settings.reconcile_every_s
             try:
-                if self.look() and time.monotonic() >= due:
-                    due = time.monotonic() + settings.reconcile_every_s
-                    self.turn()
+                if self.turn() is None:
+                    wait = min(wait, FIRST_S)  # whoever leads may end
             except TryLater as error:
                 log.warning("the books were not compared", reason=error.reason)
+
+    def keep_looking(self, stop: threading.Event) -> None:
+        """Looks until stop is set, also while a comparison takes long; then gives the lead back. In a thread of its own; blocks."""
+        while True:
+            try:
+                self.look()
+            except TryLater as error:
+                log.warning("not known how long runs and emails have been due", reason=error.reason)
+            if stop.wait(self._settings.look_every_s):
+                break
         with contextlib.suppress(TryLater), self._ledger.write() as session:
             sweeper.give_back(session, ROLE, self._boot_id)
 
     def look(self) -> bool:
         """Sets the metrics of what is due, and of the promises; False when another process leads. Raises TryLater."""
         settings = self._settings
-        if not self._leads(settings.look_every_s * LOOKS_MISSED):
+        if not self._leads():
             return False
         with self._ledger.read() as session:
             queued = waiting.oldest_queued_s(session, settings.runtime_names())
@@ -75,9 +82,9 @@ class Reconciler:
         self._judge()
         return True
 
-    def _leads(self, for_s: float) -> bool:
+    def _leads(self) -> bool:
         with self._ledger.write() as session:
-            leads = sweeper.lead(session, ROLE, self._boot_id, for_s)
+            leads = sweeper.lead(session, ROLE, self._boot_id, self._settings.look_every_s * LOOKS_MISSED)
         if not leads:
             self._forget()
         return leads
@@ -85,9 +92,7 @@ class Reconciler:
     def turn(self) -> Books | None:
         """Compares once and sets the metrics; None when another process leads. Raises TryLater."""
         settings = self._settings
-        if not self._leads(
-            settings.reconcile_every_s * 2
-        ):  # it may read for long; the next look takes a short lead again
+        if not self._leads():  # each look prolongs it, so that it is short however long this reads
             return None
         with self._ledger.read() as session:
             books = reconcile(session, now_ms(session) - int(settings.reconcile_over_s * 1000))
