@@ -18,6 +18,7 @@ _PAGES = {
 """How often recorders and packers use each: what decides between pages in which a short name makes as much sense."""
 _AS_GOOD = 0.7
 _MOST = 20_000
+_LONE = re.compile("[\udc80-\udcff]")
 _SIGNS = frozenset("°±²³µ·º½№√")
 
 
@@ -42,7 +43,9 @@ def decode_names(names: Sequence[bytes]) -> list[str]:
 
 def readable_names(names: Sequence[str]) -> list[str]:
     """File names as the system gives them, in which bytes that are not UTF-8 are lone surrogates -> text."""
-    return decode_names([name.encode("utf-8", "surrogateescape") for name in names])
+    raw = {name: name.encode("utf-8", "surrogateescape") for name in names if _LONE.search(name)}
+    decoded = dict(zip(raw, decode_names(list(raw.values())), strict=True))
+    return [decoded.get(name, name) for name in names]
 
 
 def _code_page(texts: Sequence[bytes]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from ctingress.decode_text import decode_text
+from ctingress.decode_text import decode_text, readable_names
 from ctingress.open import Limits, open_archive
 from ctingress.refuse import BadArchive, BadRecording
 
@@ -106,6 +106,12 @@ def test_file_names_are_in_the_code_page_of_whoever_packed_them(cfg: Any, make_z
     path = make_zip({"Z" * len(raw) + ".cfg": cfg(), "Z" * len(raw) + ".DAT": DAT})
     path.write_bytes(path.read_bytes().replace(b"Z" * len(raw), raw))
     assert read_all(path) == {f"/{name}.cfg": "North"}
+
+
+def test_names_of_the_system_that_are_utf_8_stay_as_they_are_beside_others() -> None:
+    strange = b"S\xfcd".decode("utf-8", "surrogateescape")
+    assert readable_names(["Łódź.cfg", strange + ".cfg", strange + ".dat"]) == ["Łódź.cfg", "Süd.cfg", "Süd.dat"]
+    assert readable_names([]) == []
 
 
 def test_folders_may_be_written_as_windows_writes_them(cfg: Any, make_zip: Any) -> None:

@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 INSTALL = Path(__file__).resolve().parents[2] / "devstack" / "install"
 
 
+@pytest.mark.slow
 def test_an_environment_without_pip_is_made_anew(tmp_path: Path) -> None:
     (tmp_path / "requirements").mkdir()
     (tmp_path / "requirements" / "all.txt").write_text("# nothing==0\n")
