@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import shutil
+import struct
 import tarfile
 import zipfile
 from collections.abc import Sequence
@@ -89,7 +90,10 @@ def _zipped(files: Sequence[Received], into: Path) -> Path:
     # files of before 1980 or after 2107 get the nearest date that a zip can hold
     with zipfile.ZipFile(into, "w", zipfile.ZIP_DEFLATED, compresslevel=1, strict_timestamps=False) as archive:
         for file in files:
-            archive.write(file.path, PurePosixPath(file.name).name)
+            try:
+                archive.write(file.path, PurePosixPath(file.name).name)
+            except (ValueError, struct.error) as error:
+                raise BadArchive(f"has a file whose name no archive can hold ({file.name[:40]!r}): {error}") from error
     return into
 
 

@@ -147,7 +147,7 @@ def _analog(lines: _Lines, position: int, revision: int) -> Channel:
     at = len(fields) - tail + 1  # the number of the field that holds a; a name with commas moves it
     name, phase, circuit, unit = lines.joined(1, len(fields) - tail - 3), *fields[-tail - 3 : -tail]
     if len(fields) > tail + 5 and _NUMBER.fullmatch(unit):  # too many fields, and a number too early
-        right = "a unit; decimals come after a point, not a comma, which begins the next field"
+        right = f"a unit: there are more than {tail + 5} fields, so that a comma seems to stand for a decimal point"
         raise field_error(line, at - 1, "unit", unit, right)
     primary = _number(line, at + 5, "primary", numbers[5], 1.0) if tail == 8 else 1.0
     secondary = _number(line, at + 6, "secondary", numbers[6], 1.0) if tail == 8 else 1.0

@@ -155,6 +155,13 @@ def test_a_file_that_is_not_there_is_said_to_be_missing(tmp_path: Path) -> None:
         pack([Received("a.zip", tmp_path / "a.zip")], tmp_path, LIMITS)
 
 
+@pytest.mark.parametrize("name", ["a" * 70_000, "S\udcfcd"], ids=["too long", "a lone surrogate"])
+def test_a_file_name_that_a_zip_cannot_hold_is_refused(tmp_path: Path, cfg: Cfg, name: str) -> None:
+    files = received(tmp_path, {f"{name}.cfg": cfg().encode(), f"{name}.dat": DAT})
+    with pytest.raises(BadArchive, match="whose name no archive can hold"):
+        pack(files, tmp_path, LIMITS)
+
+
 @pytest.mark.parametrize("year", [1971, 2200])
 def test_a_file_with_a_date_that_a_zip_cannot_hold_is_taken(tmp_path: Path, cfg: Cfg, year: int) -> None:
     files = received(tmp_path, {"a.cfg": cfg().encode(), "a.dat": DAT})

@@ -252,7 +252,9 @@ def test_what_is_wrong_is_refused_with_line_and_field(cfg: Any, changes: dict[st
 def test_numbers_with_decimal_commas_are_refused_not_read_as_others(
     cfg: Any, head: str, line: str, unit_at: int
 ) -> None:
-    with pytest.raises(BadRecording, match=rf"line 3, field {unit_at} \(unit\): is .* decimals come after a point"):
+    with pytest.raises(
+        BadRecording, match=rf"line 3, field {unit_at} \(unit\): is .* a comma seems to stand for a decimal point"
+    ):
         read_cfg(cfg(head=head, analogs=[line], start="01/01/2020,00:00:00"))
 
 
