@@ -90,10 +90,12 @@ def test_what_is_missing_for_a_switch_is_told(tmp_path: Path, wrong: Plain, told
     assert told in refusal(tmp_path, LEAST, wrong)
 
 
-def test_what_stations_must_have_the_same_is_refused_in_one_s_own_settings_all_of_it(tmp_path: Path) -> None:
-    shared = [f"EVENTPROC_{name.upper()}" for name in LeaseSettings.model_fields]
-    for variable in (*shared, *(f"EVENTPROC_KEEP_{name.upper()}" for name in KeepSettings.model_fields)):
-        assert variable in refusal(tmp_path, LEAST, {"registry": {"env": {variable: 1}}})
+def test_what_stations_must_have_the_same_is_what_several_of_them_read() -> None:
+    helpers = (CHART / "templates" / "_helpers.tpl").read_text()
+    listed = json.loads(helpers.partition('{{- define "eventproc.agreed" -}}')[2].partition("{{-")[0])
+    shared = {f"EVENTPROC_{name.upper()}" for name in LeaseSettings.model_fields}
+    assert set(listed) == shared | {"DISPATCHER_GROUP"}, "those of KeepSettings are known by EVENTPROC_KEEP_"
+    assert KeepSettings.model_config["env_prefix"] == "EVENTPROC_KEEP_"
 
 
 def test_settings_reach_all_that_run_and_a_station_s_own_go_above_them(tmp_path: Path) -> None:

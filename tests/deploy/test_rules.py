@@ -209,6 +209,17 @@ def test_a_station_that_is_a_switch_is_missed_once_it_was_there(tmp_path: Path) 
     assert evaluated(tmp_path, ALL, "EventprocStationAbsent", 30) == ""
 
 
+@needs_promtool
+@pytest.mark.parametrize(
+    ("age_s", "sent", "fires"), [(2000, "0+5x60", False), (2000, "9x60", True), (4000, "0+5x60", True)]
+)
+def test_a_storm_of_emails_is_no_backlog_while_they_are_sent_unless_they_are_an_hour_late(
+    tmp_path: Path, age_s: int, sent: str, fires: bool
+) -> None:
+    series = {"eventproc_oldest_email_seconds": f"{age_s}x60", 'eventproc_emails_total{outcome="sent"}': sent}
+    assert bool(evaluated(tmp_path, series, "EventprocEmailBacklog", 40)) is fires
+
+
 def test_no_rule_knows_a_job_by_its_name() -> None:
     for group in GROUPS:
         for rule in group["rules"]:
