@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float64]
 
 _KINDS = {"BINARY": "<i2", "BINARY32": "<i4", "FLOAT32": "<f4"}
 _BLANK = " \t\x00\x1a"
-_TEXT, _TEXT_AT_LEAST = b"0123456789+-.,eE \t\r\n", 4096
+_TEXT, _TEXT_AT_LEAST = b"0123456789+-.,eE \t\r\n\x1a", 4096
 _ROWS_AT_ONCE = 20_000
 _MISSING_1991, _MISSING_1999 = 999999.0, 99999.0
 _LARGEST_1999 = 99998.0
@@ -90,7 +90,7 @@ def _check_encoding(data: bytes, config: Config, analogs: int, words: int) -> No
     total = config.total_samples or 0
     sizes = {name: total * (8 + analogs * np.dtype(kind).itemsize + words * 2) for name, kind in _KINDS.items()}
     others = [name for name, size in sizes.items() if size == len(data) != sizes[config.encoding]]
-    if not data[:_TEXT_AT_LEAST].translate(None, _TEXT):
+    if data and not data[:_TEXT_AT_LEAST].translate(None, _TEXT):
         others = ["ASCII"]  # in binary the number of a sample has zeros
     if others:
         raise BadRecording(
@@ -122,6 +122,8 @@ def _ascii(data: bytes, config: Config) -> tuple[Floats, Stamps]:
     text = data.removeprefix(codecs.BOM_UTF8).decode(
         "utf-16" if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "latin-1", "replace"
     )
+    if "\0" in text[:4]:  # of a number below 16,777,216
+        raise BadRecording("the DAT file begins with a binary number, the CFG file says ASCII: which one is not clear")
     rows = ((number, line) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1) if line.strip(_BLANK))
     blocks: list[Floats] = []
     lines: list[int] = []
