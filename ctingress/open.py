@@ -51,7 +51,7 @@ class DataSet:
         """Config, samples, header and information text. Blocks; raises BadRecording saying what is wrong where."""
         if "cff" in self._parts:
             sections = read_cff(self._archive.content(self._parts["cff"]))
-            config = _config(sections.cfg)
+            config, dat_line = _config(sections.cfg, sections.cfg_line), sections.dat_line
             if sections.encoding not in ("", config.encoding):
                 raise BadRecording(
                     f"the DAT section says {sections.encoding}, the CFG section {config.encoding}: which one is not clear"
@@ -65,11 +65,11 @@ class DataSet:
             cfg = self._archive.content(self._parts["cfg"])
             if cfg.startswith(_APPLE_DOUBLE):
                 raise BadRecording("is no CFG file but macOS's own note on one (AppleDouble)")
-            config = _config(decode_text(cfg))
+            config, dat_line = _config(decode_text(cfg), 1), 1
             dat, hdr, inf = self._archive.content(self._parts["dat"]), self._text("hdr"), self._text("inf")
         if not dat.strip(b"\r\n\x1a \x00"):
             raise BadRecording("the DAT file holds no sample")
-        samples = read_dat(dat, config)
+        samples = read_dat(dat, config, dat_line)
         return config, samples, hdr and hdr[:TEXT_LIMIT], inf and inf[:TEXT_LIMIT]
 
     def _text(self, kind: str) -> str | None:
@@ -78,9 +78,9 @@ class DataSet:
         return decode_text(self._archive.content(self._parts[kind])) or None
 
 
-def _config(text: str) -> Config:
+def _config(text: str, first_line: int) -> Config:
     try:
-        return read_cfg(text)
+        return read_cfg(text, first_line)
     except BadRecording as error:
         raise BadRecording(f"CFG {error}") from error
 

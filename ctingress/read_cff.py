@@ -18,13 +18,18 @@ _HEADER = re.compile(
 
 @dataclass(frozen=True)
 class Sections:
-    """cfg, hdr, inf: text; dat: its bytes; encoding: what the DAT section's header says, '' when it does not."""
+    """cfg, hdr, inf: text; dat: its bytes; encoding: what the DAT section's header says, '' when it does not.
+
+    cfg_line, dat_line: where these sections begin in the file, counted from 1.
+    """
 
     cfg: str
     hdr: str | None
     inf: str | None
     dat: bytes
     encoding: str
+    cfg_line: int
+    dat_line: int
 
 
 def is_cff(head: bytes) -> bool:
@@ -35,6 +40,7 @@ def is_cff(head: bytes) -> bool:
 def read_cff(data: bytes) -> Sections:
     """The sections of a CFF file. Raises BadRecording naming the one that is missing or cut off."""
     texts: dict[str, str] = {}
+    cfg_line = 1
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         data = decode_text(data).encode()
     position = 0
@@ -46,13 +52,20 @@ def read_cff(data: bytes) -> Sections:
             dat = _dat(data, position, header)
             break
         header = _HEADER.search(data, position)
+        if kind == "CFG":
+            cfg_line = _line(data, position)
         texts[kind] = decode_text(data[position : header.start() if header else len(data)])
     else:
         raise BadRecording("the CFF file has no section '--- file type: DAT ... ---'")
     if "CFG" not in texts:
         raise BadRecording("the CFF file has no section '--- file type: CFG ---' before its DAT section")
     encoding = (header.group(2) or b"").decode().upper()
-    return Sections(texts["CFG"], _some(texts.get("HDR")), _some(texts.get("INF")), dat, encoding)
+    told = _some(texts.get("HDR")), _some(texts.get("INF"))
+    return Sections(texts["CFG"], *told, dat, encoding, cfg_line, _line(data, position))
+
+
+def _line(data: bytes, position: int) -> int:
+    return 1 + len(re.findall(rb"\r\n|\n|\r", data[:position]))
 
 
 def _dat(data: bytes, position: int, header: re.Match[bytes]) -> bytes:

@@ -28,14 +28,15 @@ _NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,9})?")
 class _Lines:
     """The file's lines, taken one by one; fields are trimmed. Blank lines count where a line may be blank, else they are passed over."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, first: int) -> None:
         # names of a fixed width are filled up with NUL, which no database takes
-        lines = list(enumerate(re.split(r"\r\n|\n|\r", text.replace("\0", " ")), 1))
+        lines = list(enumerate(re.split(r"\r\n|\n|\r", text.replace("\0", " ")), first))
         while lines and not lines[-1][1].strip(_BLANK):
             lines.pop()
         if len(lines) > 3 and not any(line.strip(_BLANK) for _, line in lines[1::2]):
             lines = lines[::2]  # line ends that a transfer has doubled: CR CR LF
         self._lines = lines
+        self._first = first
         self._next = 0
         self.number = 0
 
@@ -44,7 +45,7 @@ class _Lines:
         while not may_be_blank and self._next < len(self._lines) and not self._at(self._next).strip(_BLANK):
             self._next += 1
         if self._next >= len(self._lines):
-            last = self._lines[-1][0] if self._lines else 0
+            last = self._lines[-1][0] if self._lines else self._first - 1
             raise BadRecording(f"line {last + 1} ({what}): the file ends before it")
         self.number = self._lines[self._next][0]
         self._next += 1
@@ -72,9 +73,9 @@ class _Lines:
         return self._lines[index][1]
 
 
-def read_cfg(text: str) -> Config:
-    """The config that a CFG file's text holds. Raises BadRecording naming line and field."""
-    lines = _Lines(text)
+def read_cfg(text: str, first_line: int = 1) -> Config:
+    """The config that a CFG file's text holds; first_line: its number, in a CFF file. Raises BadRecording naming line and field."""
+    lines = _Lines(text, first_line)
     station, device, revision = _head(lines)
     analogs, statuses = _counts(lines)
     channels = [_analog(lines, position, revision) for position in range(1, analogs + 1)]

@@ -28,9 +28,12 @@ _MISSING_STAMP = 0xFFFFFFFF
 _MISSING_FLOAT = np.float32(-3.4028234663852886e38)
 
 
-def read_dat(data: bytes, config: Config) -> Samples:
-    """The samples of a DAT file, scaled, in the config's order of channels. Raises BadRecording naming line or byte."""
-    values, stamps = _ascii(data, config) if config.encoding == "ASCII" else _binary(data, config)
+def read_dat(data: bytes, config: Config, first_line: int = 1) -> Samples:
+    """The samples of a DAT file, scaled, in the config's order of channels. Raises BadRecording naming line or byte.
+
+    first_line: the number of its first line, in a CFF file.
+    """
+    values, stamps = _ascii(data, config, first_line) if config.encoding == "ASCII" else _binary(data, config)
     if not len(stamps.counts):
         raise BadRecording("the DAT file holds no sample")
     if config.total_samples is not None and len(stamps.counts) < config.total_samples:
@@ -116,7 +119,7 @@ def _unwrapped(stamps: npt.NDArray[np.int64], absent: npt.NDArray[np.bool_]) -> 
     return result
 
 
-def _ascii(data: bytes, config: Config) -> tuple[Floats, Stamps]:
+def _ascii(data: bytes, config: Config, first_line: int) -> tuple[Floats, Stamps]:
     analogs, statuses = _split(config)
     missing = [_sentinel(channel, config.revision) for channel in _analogs(config)]
     text = data.removeprefix(codecs.BOM_UTF8).decode(
@@ -124,7 +127,8 @@ def _ascii(data: bytes, config: Config) -> tuple[Floats, Stamps]:
     )
     if "\0" in text[:4]:  # of a number below 16,777,216
         raise BadRecording("the DAT file begins with a binary number, the CFG file says ASCII: which one is not clear")
-    rows = ((number, line) for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1) if line.strip(_BLANK))
+    numbered = enumerate(re.split(r"\r\n|\n|\r", text), first_line)
+    rows = ((number, line) for number, line in numbered if line.strip(_BLANK))
     blocks: list[Floats] = []
     lines: list[int] = []
     stamps: list[str] = []

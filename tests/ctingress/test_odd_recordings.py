@@ -102,6 +102,23 @@ def test_a_leap_second_is_the_next_minutes_first(make_zip: MakeZip, cfg: Cfg) ->
     assert leap.start_local_ns == after.start_local_ns
 
 
+@pytest.mark.parametrize(
+    ("cfg", "dat", "error"),
+    [
+        (cfg_text(head="N,R,2013", frequency="?"), DAT, "CFG line 9, field 1 .line frequency"),
+        (cfg_text(head="N,R,2013"), DAT.replace(b"20,", b"?,"), "DAT line 18, field 3 .analog value"),
+        ("\r\n", DAT, "CFG line 5 .station, device, revision.: the file ends before it"),
+    ],
+)
+def test_lines_of_a_cff_are_counted_from_the_beginning_of_the_file(
+    make_zip: MakeZip, cfg: str, dat: bytes, error: str
+) -> None:
+    head = "--- file type: INF ---\r\n\r\n\r\n--- file type: CFG ---\r\n"
+    whole = f"{head}{cfg}--- file type: DAT ASCII ---\r\n".encode() + dat
+    with pytest.raises(BadRecording, match=error):
+        read(make_zip, {"a.cff": whole})
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
 def test_a_cff_of_any_unicode_is_read(make_zip: MakeZip, cfg: Cfg, encoding: str) -> None:
     text = f"--- File Type: cfg ---\r\n{cfg(head='N,R,2013')}--- file type: DAT ascii ---\r\n" + DAT.decode()
