@@ -93,7 +93,9 @@ class KafkaMember:
             given = self._given.get(place, 0)
             if given > message.offset:
                 done = message.offset + 1
-                self._owed[place] = max(self._owed.get(place, 0), self._behind_marks(place) if done == given else done)
+                if done == given:
+                    done = self._behind_marks(place) or done
+                self._owed[place] = max(self._owed.get(place, 0), done)
         self._pay(self._settings.request_timeout_ms)
 
     def pause_all(self) -> None:
@@ -160,15 +162,22 @@ class KafkaMember:
             with consequences():
                 ends = self._client.end_offsets(places, timeout_ms=BETWEEN_MS)
                 for place, end in ends.items():
-                    lag[place.topic] += max(0, end - self._behind_marks(place))
+                    at = self._behind_marks(place)
+                    if at is None:
+                        at = self._client.position(place, timeout_ms=BETWEEN_MS)
+                    lag[place.topic] += max(0, end - (at or 0))
         return lag
 
-    def _behind_marks(self, place: Any) -> int:
-        """Up to where the partition has been given out, the marks of transactions behind the last message included."""
+    def _behind_marks(self, place: Any) -> int | None:
+        """Up to where the partition has been given out, the marks of transactions behind the last message included.
+
+        None before the first message. Asks nobody: the marks came with the message.
+        """
         at = self._given.get(place)
-        if at is not None and any((m.topic, m.partition) == (place.topic, place.partition) for m in self._store):
+        if at is None or any((m.topic, m.partition) == (place.topic, place.partition) for m in self._store):
             return at
-        return max(at or 0, self._client.position(place, timeout_ms=BETWEEN_MS) or 0)
+        state = self._client._subscription.assignment.get(place)
+        return max(at, state.position.offset) if state is not None and state.position is not None else at
 
     def close(self) -> None:
         client, self._client = self._client, None

@@ -25,8 +25,6 @@ from stream.messages import BATCH
 
 CODECS = {1: "gzip", 2: "snappy", 3: "lz4", 4: "zstd"}
 XERIAL = b"\x82SNAPPY\0"  # how snappy-java begins a stream of blocks; 8 bytes of versions follow
-_BROKEN = (KafkaError, ValueError, IndexError, OSError, EOFError, RuntimeError, MemoryError, struct.error, zlib.error)
-_NOT_UNPACKED = (*_BROKEN, snappy.UncompressError, zstandard.ZstdError)
 
 
 class NotRead(list[tuple[str, bytes]]):
@@ -105,7 +103,7 @@ class _Batch:
     def __iter__(self) -> Iterator[Any]:
         try:
             return iter(list(self._batch) if self._batch.magic < 2 else _records(self._raw, self._most_bytes))
-        except _NOT_UNPACKED as error:
+        except Exception as error:  # noqa: BLE001 - whatever a codec or the parser trips over is the batch's fault
             return iter([self._not_read(error)])
 
     def _not_read(self, error: BaseException) -> Any:
@@ -144,7 +142,7 @@ def _stand_in(raw: bytes, offset: int, timestamp_ms: int, why: NotRead) -> Any:
 
 
 def _records(raw: bytes, most_bytes: int) -> list[Any]:
-    """The batch's records, by kafka-python's own parser; raises one of _NOT_UNPACKED."""
+    """The batch's records, by kafka-python's own parser; raises whatever that or a codec does."""
     batch = DefaultRecordBatch(raw)
     at = batch.HEADER_STRUCT.size
     body = raw
@@ -175,7 +173,7 @@ class _Text(bytearray):
 
 
 def unpacked(codec: int, packed: bytes, most_bytes: int) -> bytes:
-    """What was compressed by that codec of Kafka's; raises ValueError when it is more than most_bytes, or another of _NOT_UNPACKED."""
+    """What was compressed by that codec of Kafka's; raises ValueError when it is more than most_bytes, else what the codec does."""
     if codec == 1:
         whole = _gunzipped(packed, most_bytes + 1)
     elif codec == 2:

@@ -60,14 +60,17 @@ def apache_kafka() -> Iterator[str]:
 
 def _settings(host: str, port: int, controller_host: str, controller_port: int, advertised: str) -> dict[str, str]:
     """Environment of the apache/kafka image for a broker that is alone; advertised: host:port that clients are told."""
+    # by its clients' address it does not find itself within the container, and without itself it makes no transaction
+    own = f"OWN://{controller_host}:{controller_port + 1}"
     return {
         "KAFKA_PROCESS_ROLES": "broker,controller",
         "KAFKA_NODE_ID": "1",
         "KAFKA_CONTROLLER_QUORUM_VOTERS": f"1@{controller_host}:{controller_port}",
         "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
-        "KAFKA_LISTENERS": f"PLAINTEXT://{host}:{port},CONTROLLER://{controller_host}:{controller_port}",
-        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{advertised}",
-        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+        "KAFKA_LISTENERS": f"PLAINTEXT://{host}:{port},{own},CONTROLLER://{controller_host}:{controller_port}",
+        "KAFKA_ADVERTISED_LISTENERS": f"PLAINTEXT://{advertised},{own}",
+        "KAFKA_INTER_BROKER_LISTENER_NAME": "OWN",
+        "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "PLAINTEXT:PLAINTEXT,OWN:PLAINTEXT,CONTROLLER:PLAINTEXT",
         "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
         "KAFKA_HEAP_OPTS": "-Xmx512m",
         **{"KAFKA_" + name.upper().replace(".", "_"): str(value) for name, value in kafka.SINGLE.items()},
