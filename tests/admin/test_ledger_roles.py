@@ -13,7 +13,7 @@ def test_each_station_gets_its_role_its_rights_and_no_others_as_sql() -> None:
     lines = call("ledger-roles", "--role", "{station}@example", "--schema", "books").splitlines()
 
     assert all(line.endswith(";") for line in lines)
-    assert 'GRANT UPDATE (removed_at_ms) ON "books".file TO "downloads@example";' in lines
+    assert 'GRANT UPDATE (removed_at_ms) ON "books".file TO "notifier@example";' in lines
     for station, rights in roles().items():
         mine = [line for line in lines if line.endswith(f'"{station}@example";')]
         assert sum(line.startswith("REVOKE ALL ON ") for line in mine) == 2
