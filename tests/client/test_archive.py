@@ -61,6 +61,48 @@ def test_event_and_samples_are_those_of_the_platform(tmp_path: Path, encoding: s
     assert bool(notes) == (revision != 2013)
 
 
+CFG = (
+    "North,Relay,{revision}\r\n2,1A,1D\r\n1,IA,A,,A,0.5,1,0,-1,{maximum},1,1,P\r\n1,T,,,0\r\n60\r\n1\r\n1000,4\r\n"
+    "10/06/2020,22:59:10.5\r\n10/06/2020,22:59:10.5\r\nASCII\r\n{tail}"
+)
+DAT = b"1,0,99999,0\r\n2,1000,999999,1\r\n3,2000,,0\r\n4,3000,5,1\r\n"
+
+
+@pytest.mark.parametrize("revision", [1991, 1999, 2013])
+@pytest.mark.parametrize("maximum", ["99998", "9999999"])
+def test_a_missing_value_is_what_the_platform_takes_for_one(tmp_path: Path, revision: int, maximum: str) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.cfg", CFG.format(revision=revision, maximum=maximum, tail="1\r\n"))
+        file.writestr("a.dat", DAT)
+
+    _, held, _ = archive.read(str(path))
+
+    assert {one.described["Uuid"]: one.points for one in held} == of_the_platform(path)[1]
+
+
+@pytest.mark.parametrize(
+    ("revision", "tail", "name"),
+    [
+        (1999, "1\r\n-5h30,-5h30\r\nB,3\r\n", "a"),
+        (2013, "1\r\nEST,EST\r\nB,3\r\n", "a"),
+        (2013, "1\r\nZ,Z\r\nB,3\r\n", "a"),
+        (2013, "1,0\r\n0,0\r\nB,3\r\n", "a"),
+        (1999, "1\r\n", "200610,225910500,-4t,North,Relay,Example"),
+    ],
+)
+def test_an_offset_from_utc_that_the_platform_may_see_otherwise_is_refused(
+    tmp_path: Path, revision: int, tail: str, name: str
+) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr(f"{name}.cfg", CFG.format(revision=revision, maximum=1, tail=tail))
+        file.writestr(f"{name}.dat", DAT)
+
+    with pytest.raises(ValueError, match="eventproc upload"):
+        archive.read(str(path))
+
+
 def test_a_function_is_tried_on_an_archive_without_a_platform(tmp_path: Path) -> None:
     def peak(btrdb: Any, DataSets: Any, File: str) -> str:
         stream = DataSets[0]["Streams"][0]

@@ -42,9 +42,12 @@ class Held(NamedTuple):
 
 
 class _Channel(NamedTuple):
+    """missing: what stands for a missing value in an ASCII file, beside the empty field."""
+
     fields: Dict[str, Any]
     a: float
     b: float
+    missing: Optional[float]
 
 
 class _Config(NamedTuple):
@@ -112,6 +115,8 @@ def _recording(name: str, parts: Dict[str, bytes]) -> Tuple[Optional[Dict[str, A
     if "dat" not in parts:
         return None, [], failed
     config = _config(parts["cfg"].decode("utf-8-sig"))
+    if config.about["UtcOffsetSource"] == "assumed" and "," in posixpath.basename(name):
+        raise Unsure("its name may tell its offset from UTC")
     rows = (_ascii if config.encoding == "ASCII" else _binary)(parts["dat"], config)
     told = config.rates[-1][1]
     if len(rows) < told:
@@ -142,6 +147,8 @@ def _recording(name: str, parts: Dict[str, bytes]) -> Tuple[Optional[Dict[str, A
 
 def _config(text: str) -> _Config:
     lines = [[field.strip(" \t\0") for field in line.split(",")] for line in text.rstrip(" \t\r\n\0\x1a").splitlines()]
+    if any("\0" in field for line in lines for field in line):
+        raise Unsure("a NUL within a field")
     at = iter(lines + [[""]] * 4)
     head = next(at)
     station, device = head[:2]
@@ -149,7 +156,7 @@ def _config(text: str) -> _Config:
     total, analogs, statuses = next(at)
     if not (analogs.upper().endswith("A") and statuses.upper().endswith("D")):
         raise Unsure("numbers of channels %s,%s" % (analogs, statuses))
-    channels = [_analog(next(at)) for _ in range(int(analogs[:-1]))]
+    channels = [_analog(next(at), revision) for _ in range(int(analogs[:-1]))]
     channels += [_status(next(at)) for _ in range(int(statuses[:-1]))]
     if not channels or len(channels) != int(total):
         raise Unsure("%d channels, of %s" % (len(channels), total))
@@ -162,9 +169,12 @@ def _config(text: str) -> _Config:
     encoding = next(at)[0].upper()
     if encoding != "ASCII" and encoding not in _CODES:
         raise Unsure("file type %r" % encoding)
-    next(at)
-    code, quality = (next(at)[0], next(at)[0]) if revision == 2013 else ("", "")
-    seconds = _offset(code)
+    if any(next(at)[1:]):
+        raise Unsure("a time stamp multiplier with a comma")
+    codes, quality = (next(at), next(at)[0]) if revision == 2013 else ([""], "")
+    if any(codes[2:]) or any(any(line) for line in at if revision != 2013):
+        raise Unsure("what follows the time stamp multiplier")
+    seconds, *_ = map(_offset, codes)
     shift = (seconds or 0) * _NS
     sign, minutes = "-" if (seconds or 0) < 0 else "+", abs(seconds or 0) // 60
     about = {
@@ -180,14 +190,16 @@ def _config(text: str) -> _Config:
     return _Config(about, _named(channels, "/".join(parts)), rates, encoding)
 
 
-def _analog(fields: List[str]) -> _Channel:
-    if len(fields) not in (10, 13):
+def _analog(fields: List[str], revision: int) -> _Channel:
+    if len(fields) not in (10, 13) or any("_" in field for field in fields[5:]):
         raise Unsure("an analog channel of %d fields" % len(fields))
     whole = len(fields) == 13
     primary, secondary = (float(fields[10]), float(fields[11])) if whole else (1.0, 1.0)
     side = fields[12].upper() if whole else ""
     if side not in ("", "P", "S"):
         raise Unsure("%r for primary or secondary" % side)
+    kept = fields[9] and float(fields[9]) == 99998  # the limit of 1999: the recorder kept to its sentinel, too
+    missing = 999999.0 if revision == 1991 else 99999.0 if revision == 1999 or kept else None
     return _Channel(
         {
             "Index": int(fields[0]), "Name": fields[1], "Unit": fields[4], "Phase": fields[2], "Kind": "analog", "PS": side,
@@ -196,6 +208,7 @@ def _analog(fields: List[str]) -> _Channel:
         },
         float(fields[5]),
         float(fields[6]),
+        missing,
     )  # fmt: skip
 
 
@@ -210,6 +223,7 @@ def _status(fields: List[str]) -> _Channel:
         },
         1.0,
         0.0,
+        None,
     )  # fmt: skip
 
 
@@ -242,10 +256,12 @@ def _instant(fields: List[str], revision: int) -> int:
 
 
 def _offset(code: str) -> Optional[int]:
-    """Seconds east of UTC, as '-5h30' says; None for nothing that says it."""
-    found = _OFFSET.fullmatch(code.lower())
-    if found is None:
+    """Seconds east of UTC, as '-5h30' says; None for nothing that says it. Raises Unsure."""
+    if code.lower() in ("", "x"):
         return None
+    found = _OFFSET.fullmatch(code.lower())
+    if found is None or int(found.group(2)) > 15 or int(found.group(3) or 0) > 59:
+        raise Unsure("the time code %s" % code)
     return (-1 if found.group(1) == "-" else 1) * (int(found.group(2)) * 3600 + int(found.group(3) or 0) * 60)
 
 
@@ -286,16 +302,14 @@ def _binary(data: bytes, config: _Config) -> List[List[Any]]:
 
 def _ascii(data: bytes, config: _Config) -> List[List[Any]]:
     analogs, statuses = _counts(config)
-    old = config.about["Revision"] == 1991
     found = []
     for line in data.decode("ascii").rstrip(" \t\r\n\0\x1a").splitlines():
         fields = [field.strip() for field in line.split(",")]
-        if len(fields) != 2 + analogs + statuses:
+        if len(fields) != 2 + analogs + statuses or "_" in line:
             raise Unsure("a DAT line of %d fields" % len(fields))
         values = [float(text) if text else None for text in fields[2:]]
-        found.append(
-            [None if index < analogs and one == 99999 and not old else one for index, one in enumerate(values)]
-        )
+        channels = zip(values, config.channels)  # noqa: B905
+        found.append([None if value is None or value == channel.missing else value for value, channel in channels])
     return found
 
 
