@@ -84,7 +84,8 @@ def take(session: Session, runtimes: Collection[str]) -> LoadCheck | None:
 
 def answer(session: Session, check_id: str, verdict: Verdict) -> None:
     """What its executor found; nothing happens when nobody waits any more."""
-    told = json.dumps(dataclasses.asdict(verdict) | {"text": storable(verdict.text)})
+    lacking = [storable(name) for name in verdict.lacking]
+    told = json.dumps(dataclasses.asdict(verdict) | {"text": storable(verdict.text), "lacking": lacking})
     session.execute(update(LoadCheckRow).where(LoadCheckRow.id == check_id).values(verdict=told))
 
 

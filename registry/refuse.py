@@ -21,8 +21,8 @@ from telemetry import metrics
 
 log = structlog.get_logger()
 
-CLEANED = {"text", "source", "file_name"}
-"""Fields for what people and programs print, and may hold any sign."""
+CLEANED = {"text", "source", "file_name", "lacking"}
+"""Fields for what people and programs print, and for names in a pickle's code: they may hold any sign."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 

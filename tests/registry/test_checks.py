@@ -173,7 +173,8 @@ def test_what_loads_there_is_registered_with_what_it_lacks_and_nothing_is_left_i
     registry: Running, other: Running, pool: ThreadPoolExecutor
 ) -> None:
     known(other)
-    serve_one(other, pool, lambda check: api.AnswerCheckRequest(id=check.id, verdict=api.LOADS, lacking=["talib"]))
+    lacking = ["talib", "a\0b"]  # a name in a pickle's code is whatever its maker wrote
+    serve_one(other, pool, lambda check: api.AnswerCheckRequest(id=check.id, verdict=api.LOADS, lacking=lacking))
 
     answer = registry.register()
 
