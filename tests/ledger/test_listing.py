@@ -138,7 +138,7 @@ def test_a_page_is_read_in_the_order_of_an_index(ledger: Ledger, wanted: Wanted,
     [
         (Wanted(owner="alice", state="crashed"), "run_owner_state"),
         (Wanted(handler_id=1, owner="alice", state="failed"), "run_handler_state"),
-        (Wanted(state="queued"), "run_waiting"),
+        (Wanted(state="queued"), "run_due"),
         (Wanted(state="running"), "run_held"),
     ],
 )

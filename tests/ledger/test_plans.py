@@ -17,7 +17,7 @@ from ledger.rules import MailRules, Rules
 from tests.ledger.conftest import Handler, Queued, ended, leased, lose
 
 CAPPED = Rules(lease_s=60.0, per_owner=3, per_handler=2)
-FEW = ("run_waiting", "run_invited", "run_held")  # partial: they hold what has not ended
+FEW = ("run_waiting", "run_due", "run_invited", "run_held")  # partial: they hold what has not ended
 
 
 @pytest.fixture
