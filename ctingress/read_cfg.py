@@ -56,8 +56,8 @@ class _Lines:
         return ",".join(self._at(self._next - 1).split(",")[first:end]).strip(_BLANK)
 
     def blank(self) -> bool:
-        """Whether the next line is there and blank."""
-        return self._next < len(self._lines) and not self._at(self._next).strip(_BLANK)
+        """Whether the next line is there and blank, but for commas."""
+        return self._next < len(self._lines) and not self._at(self._next).strip(_BLANK + ",")
 
     def word_ahead(self) -> bool:
         """Whether the next line that is not blank begins with a letter."""

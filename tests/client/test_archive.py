@@ -103,6 +103,30 @@ def test_an_offset_from_utc_that_the_platform_may_see_otherwise_is_refused(
         archive.read(str(path))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        ("North,Relay", "North,East,Relay"),
+        ("1999", "1998"),
+        ("1,T,,,0", "1,T,,,7"),
+        ("1,1,P", "1,x,P"),
+        ("60", "6_0"),
+        ("1000,4", "1000,0"),
+        ("10.5", "10.5,0"),
+    ],
+)
+def test_what_the_platform_refuses_or_names_otherwise_is_refused(tmp_path: Path, change: tuple[str, str]) -> None:
+    path = tmp_path / "a.zip"
+    text = CFG.format(revision=1999, maximum=1, tail="1\r\n")
+    assert change[0] in text
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("a.cfg", text.replace(*change))
+        file.writestr("a.dat", DAT)
+
+    with pytest.raises(ValueError, match="eventproc upload"):
+        archive.read(str(path))
+
+
 def test_a_function_is_tried_on_an_archive_without_a_platform(tmp_path: Path) -> None:
     def peak(btrdb: Any, DataSets: Any, File: str) -> str:
         stream = DataSets[0]["Streams"][0]

@@ -27,6 +27,7 @@ _CODES = {"BINARY": "h", "BINARY32": "i", "FLOAT32": "f"}
 _LEAST_FLOAT = struct.unpack("<f", b"\xff\xff\x7f\xff")[0]
 _CLOCK = re.compile(r"([0-9]{2}):([0-9]{2}):([0-9]{2})(?:\.([0-9]{1,9}))?")
 _DAY = re.compile(r"([0-9]{1,2})/([0-9]{1,2})/([0-9]{4})")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 _OFFSET = re.compile(r"([+-]?)([0-9]{1,2})(?:h([0-9]{2}))?")
 
 
@@ -71,7 +72,7 @@ def read(path: str) -> Tuple[Dict[str, Any], List[Held], List[str]]:
     for name, parts in pairs:
         try:
             recording, streams, data_set = _recording("/" + name, parts)
-        except (Unsure, ValueError, IndexError, UnicodeDecodeError) as error:
+        except (ValueError, LookupError, ArithmeticError, StopIteration) as error:
             raise ValueError(
                 "%s in %r is not of the form that is read here (%s); the platform's own reader takes more forms: ingest it "
                 "(`eventproc upload`)" % (name, path, error)
@@ -151,6 +152,8 @@ def _config(text: str) -> _Config:
         raise Unsure("a NUL within a field")
     at = iter(lines + [[""]] * 4)
     head = next(at)
+    if len(head) > 3:
+        raise Unsure("a first line of %d fields" % len(head))
     station, device = head[:2]
     revision = {"1991": 1991, "1999": 1999, "2001": 1999, "2013": 2013}[head[2]] if len(head) == 3 else 1991
     total, analogs, statuses = next(at)
@@ -161,16 +164,23 @@ def _config(text: str) -> _Config:
     if not channels or len(channels) != int(total):
         raise Unsure("%d channels, of %s" % (len(channels), total))
     (frequency,) = next(at)
-    rates = [(Fraction(hz), int(end)) for hz, end in (next(at) for _ in range(int(next(at)[0])))]
+    (count,) = next(at)
+    told = [next(at) for _ in range(int(count))]
+    rates = [(Fraction(hz), int(end)) for hz, end in told]
+    if not all(_NUMBER.fullmatch(text or "0") for text in [frequency, *(one for rate in told for one in rate)]):
+        raise Unsure("the frequency or a sample rate")
     ends = [end for _, end in rates]
-    if not rates or min(hz for hz, _ in rates) <= 0 or ends != sorted(set(ends)):
+    if not rates or min(hz for hz, _ in rates) <= 0:
         raise Unsure("no sample rate: its samples are placed by their time stamps")
+    if ends != sorted(set(ends)) or ends[0] < 1 or max(hz for hz, _ in rates) > 10**9:
+        raise Unsure("the sample rates %s" % told)
     start, trigger = (_instant(next(at), revision) for _ in range(2))
     encoding = next(at)[0].upper()
     if encoding != "ASCII" and encoding not in _CODES:
         raise Unsure("file type %r" % encoding)
-    if any(next(at)[1:]):
-        raise Unsure("a time stamp multiplier with a comma")
+    multiplier = next(at)
+    if any(multiplier[1:]) or not re.fullmatch(r"(?=.*[1-9])[0-9]*\.?[0-9]*|", multiplier[0]):
+        raise Unsure("the time stamp multiplier %s" % ",".join(multiplier))
     codes, quality = (next(at), next(at)[0]) if revision == 2013 else ([""], "")
     if any(codes[2:]) or any(any(line) for line in at if revision != 2013):
         raise Unsure("what follows the time stamp multiplier")
@@ -191,8 +201,8 @@ def _config(text: str) -> _Config:
 
 
 def _analog(fields: List[str], revision: int) -> _Channel:
-    if len(fields) not in (10, 13) or any("_" in field for field in fields[5:]):
-        raise Unsure("an analog channel of %d fields" % len(fields))
+    if len(fields) not in (10, 13) or not all(_NUMBER.fullmatch(text or "0") for text in fields[5:12]):
+        raise Unsure("the analog channel %s" % ",".join(fields))
     whole = len(fields) == 13
     primary, secondary = (float(fields[10]), float(fields[11])) if whole else (1.0, 1.0)
     side = fields[12].upper() if whole else ""
@@ -213,8 +223,8 @@ def _analog(fields: List[str], revision: int) -> _Channel:
 
 
 def _status(fields: List[str]) -> _Channel:
-    if len(fields) not in (3, 5):
-        raise Unsure("a status channel of %d fields" % len(fields))
+    if len(fields) not in (3, 5) or fields[-1] not in ("", "0", "1"):
+        raise Unsure("the status channel %s" % ",".join(fields))
     phase = fields[2] if len(fields) == 5 else ""
     return _Channel(
         {
@@ -244,7 +254,7 @@ def _named(channels: List[_Channel], collection: str) -> List[_Channel]:
 def _instant(fields: List[str], revision: int) -> int:
     """ns since 1970 of the recorder's own clock."""
     day, clock = _DAY.fullmatch(fields[0]), _CLOCK.fullmatch(fields[1])
-    if day is None or clock is None:
+    if day is None or clock is None or any(fields[2:]):
         raise Unsure("the instant %s" % ",".join(fields))
     first, second = int(day.group(1)), int(day.group(2))
     month, number = (first, second) if revision == 1991 else (second, first)
@@ -307,7 +317,9 @@ def _ascii(data: bytes, config: _Config) -> List[List[Any]]:
         fields = [field.strip() for field in line.split(",")]
         if len(fields) != 2 + analogs + statuses or "_" in line:
             raise Unsure("a DAT line of %d fields" % len(fields))
-        values = [float(text) if text else None for text in fields[2:]]
+        if not all(text in ("", "0", "1") for text in fields[2 + analogs :]):
+            raise Unsure("a status of neither 0 nor 1")
+        values = [float(text) if text else None for text in fields][2:]
         channels = zip(values, config.channels)  # noqa: B905
         found.append([None if value is None or value == channel.missing else value for value, channel in channels])
     return found
