@@ -353,6 +353,8 @@ def _time_codes(lines: _Lines, revision: int) -> list[str]:
         if not alone and (line.count(",") != 1 or not likely):
             return []
         fields = lines.take("time code, local code")
+    elif not lines.blank() and _QUALITY.fullmatch(lines.ahead()) and not _are_codes(lines.ahead()):
+        return []  # left out: the time quality follows
     else:
         fields = _optional(lines, "time code, local code")
     if any(fields[2:]):

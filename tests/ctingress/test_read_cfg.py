@@ -153,7 +153,9 @@ def test_a_line_left_blank_is_a_value_left_out(cfg: Any) -> None:
     config = read_cfg(cfg(head="N,R,2013", frequency="", tail=("", "-5h30,x", "B,0")))
     assert (config.line_frequency_hz, config.time_multiplier, config.time_code) == (None, "1", "-5h30")
     assert read_cfg(cfg(head="N,R,2013", tail=(",", "-5h30,x", "B,0"))).time_code == "-5h30"
-    assert read_cfg(cfg(head="N,R,2013", tail=("1", "", "B,3"))).time_quality == "B"
+    for tail in (("1", "", "B,3"), ("1", ",", "B,3"), ("1", "B,3"), (",", "B,3"), ("", ",", "B,3"), ("B,3",)):
+        config = read_cfg(cfg(head="N,R,2013", tail=tail))
+        assert (config.time_multiplier, config.time_code, config.time_quality) == ("1", None, "B")
     assert read_cfg(cfg(head="N,R,2013", tail=("-5h30,x",))).time_code == "-5h30"
     assert read_cfg(cfg(frequency="60 Hz,")).line_frequency_hz == 60.0
 
