@@ -10,6 +10,10 @@ import pytest
 
 from tests.btrdb_server import Running, start
 
+from .uploads import archive, broker, desk, http, keys, worker
+
+__all__ = ["archive", "broker", "desk", "http", "keys", "worker"]
+
 ANALOG = "1,IA,A,Line 4,A,0.5,1,0,-32767,32767,1200,5,S"
 STATUS = "1,TRIP,,Line 4,0"
 
