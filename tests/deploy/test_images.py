@@ -12,7 +12,7 @@ from tests.deploy.composed import BUILD_S, IMAGES, USER, docker
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(BUILD_S + 300)]
 
-MOST_MB = {"stations": 680, "executor": 1030}
+MOST_MB = {"stations": 680, "executor": 1070}
 HELD = (
     "--read-only",
     "--tmpfs",

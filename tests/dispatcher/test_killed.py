@@ -23,6 +23,7 @@ from faults import POINTS
 from ledger import Ledger
 from ledger.handlers import HandlerView, NewHandler, register, remove
 from schemas.contracts import hook_names
+from schemas.errors import TryLater
 from schemas.topics import tasks_topic, topics
 from stream.broker import Broker
 from stream.kafka import KafkaBroker
@@ -102,8 +103,14 @@ class Dispatchers:
 
 
 def until(true: Callable[[], object], what: str) -> None:
+    def holds() -> object:
+        try:
+            return true()
+        except TryLater:  # a broker that has just begun knows no coordinator yet
+            return False
+
     deadline = time.monotonic() + PATIENCE_S
-    while not true():
+    while not holds():
         assert time.monotonic() < deadline, f"waited {PATIENCE_S:.0f} s for {what}"
         time.sleep(0.05)
 
