@@ -21,6 +21,7 @@ from stream.broker import Producer
 from stream.letters import Rejected
 from stream.messages import Message
 from telemetry import metrics, traces
+from telemetry.station import make_way
 
 log = structlog.get_logger()
 
@@ -57,6 +58,7 @@ class Dispatch:
         could not be read. Raises TryLater when the ledger or the broker is away.
         """
         began = time.monotonic()
+        make_way(len(batch))
         rejected: list[Rejected] = []
         events: list[tuple[Event, Message]] = []
         spans: list[traces.Span] = []
