@@ -122,9 +122,13 @@ class ApiKeys:
 
 
 def _entry(plain: Mapping[str, Any]) -> _Entry:
-    ends = plain.get("not_after")
-    at = math.inf if ends is None else datetime.fromisoformat(ends).timestamp()
-    return _Entry(str(plain["user"]), frozenset(plain.get("roles", ())), at)
+    return _Entry(str(plain["user"]), frozenset(plain.get("roles", ())), end_of(plain))
+
+
+def end_of(entry: Mapping[str, Any]) -> float:
+    """When the key of an entry of the keys file ends, in seconds since the epoch; infinite: never. Raises ValueError, TypeError."""
+    end = entry.get("not_after")
+    return math.inf if end is None else datetime.fromisoformat(end).timestamp()
 
 
 def bearer(metadata: Iterable[tuple[str, str | bytes]]) -> str | None:

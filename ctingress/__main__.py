@@ -23,7 +23,7 @@ from btrdb.exceptions import BTrDBError
 
 from ctingress.decode_text import readable_names
 from ctingress.describe import HOOK, Described, Unreadable
-from ctingress.ingest import Ingested, Options, ingest, rfc3339
+from ctingress.ingest import Ingested, Options, ingest, rfc3339, tags_of
 from ctingress.pack import Packed, Received, pack
 from ctingress.refuse import BadArchive
 from ctingress.settings import IngressSettings
@@ -183,7 +183,7 @@ def _folder(text: str) -> Path:
 
 
 def _tags(text: str) -> tuple[str, ...]:
-    return tuple(sorted({tag.strip() for tag in _text(text).split(",") if tag.strip()}))
+    return tags_of(_text(text))
 
 
 def _text(text: str) -> str:

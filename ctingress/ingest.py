@@ -163,6 +163,11 @@ def _read(data_set: DataSet, options: Options) -> tuple[Described, Samples]:
     return described, samples
 
 
+def tags_of(text: str) -> tuple[str, ...]:
+    """Comma-separated tags as Options has them: sorted, each once, without blanks around."""
+    return tuple(sorted({tag.strip() for tag in text.split(",") if tag.strip()}))
+
+
 def rfc3339(ns: int) -> str:
     """ns since the epoch as RFC 3339 in UTC with nine decimals."""
     whole, rest = divmod(ns, 1_000_000_000)

@@ -25,6 +25,7 @@ from swagger_ui_bundle import swagger_ui_path
 
 from callers import UnknownKey
 from ctingress.accept import LONGEST_NAME, Asked, Desk, OtherUpload, accept
+from ctingress.ingest import tags_of
 from ctingress.pack import Received
 from ctingress.refuse import BadArchive
 from ctingress.when import check_zone
@@ -100,7 +101,7 @@ def make_app(desk: Desk) -> FastAPI:
         Answered when it has been stored and checked; 202 for a new one, 200 for one that was uploaded before.
         """
         caller = await run_in_threadpool(desk.keys.caller, request.headers.items())
-        asked = Asked(_tags(tags), name, prefix, timezone.strip(), idempotency_key)
+        asked = Asked(tags_of(",".join(tags)), name, prefix, timezone.strip(), idempotency_key)
         _check_given(request)
         _check(asked)
         with tempfile.TemporaryDirectory(prefix="ctingress-") as folder:
@@ -164,10 +165,6 @@ def _check_text(what: str, text: str) -> None:
     for sign in text:
         if sign < " " or sign == "\x7f":
             raise HTTPException(400, f"{what}: has a control character (U+{ord(sign):04X}); leave it out")
-
-
-def _tags(given: list[str]) -> tuple[str, ...]:
-    return tuple(sorted({tag.strip() for tag in ",".join(given).split(",") if tag.strip()}))
 
 
 async def _receive(request: Request, folder: Path, name: str, most: int) -> list[Received]:

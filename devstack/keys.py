@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 from typing import Any
+
+from callers import end_of
 
 
 def make_keys(users: Mapping[str, Sequence[str]], file: Path) -> dict[str, str]:
@@ -65,7 +65,7 @@ class KeyFile:
         seen = (stat.st_mtime_ns, stat.st_size, stat.st_ino)
         if seen != self._seen:
             entries = json.loads(self._file.read_text())["keys"]
-            self._holders = {entry["sha256"].lower(): (_holder(entry), _ends(entry)) for entry in entries}
+            self._holders = {entry["sha256"].lower(): (_holder(entry), end_of(entry)) for entry in entries}
             self._seen = seen
         holder, ends = self._holders.get(hashlib.sha256(key.encode()).hexdigest(), (None, 0.0))
         return holder if time.time() < ends else None
@@ -74,8 +74,3 @@ class KeyFile:
 def _holder(entry: Mapping[str, Any]) -> Holder:
     collections = entry.get("collections")
     return Holder(entry["user"], None if collections is None else tuple(c.rstrip("/") for c in collections))
-
-
-def _ends(entry: Mapping[str, Any]) -> float:
-    end = entry.get("not_after")
-    return math.inf if end is None else datetime.fromisoformat(end).timestamp()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import threading
@@ -10,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import structlog
 
+from dispatcher.lead import give_back
 from dispatcher.settings import SweeperSettings
 from ledger import Ledger, promises, sweeper, waiting
 from ledger.engine import now_ms
@@ -65,8 +65,7 @@ class Reconciler:
                 log.warning("not known how long runs and emails have been due", reason=error.reason)
             if stop.wait(self._settings.look_every_s):
                 break
-        with contextlib.suppress(TryLater), self._ledger.write() as session:
-            sweeper.give_back(session, ROLE, self._boot_id)
+        give_back(self._ledger, ROLE, self._boot_id)
 
     def look(self) -> bool:
         """Sets the metrics of what is due, and of the promises; False when another process leads. Raises TryLater."""

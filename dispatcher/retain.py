@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 
 import structlog
 
+from dispatcher.lead import give_back
 from dispatcher.settings import SweeperSettings
 from ledger import Ledger, sweeper
 from ledger.retain import KINDS, remove_some
@@ -41,8 +41,7 @@ class Retainer:
             except TryLater as error:
                 wait = min(wait, FIRST_S)
                 log.warning("nothing was removed for its age", reason=error.reason)
-        with contextlib.suppress(TryLater), self._ledger.write() as session:
-            sweeper.give_back(session, ROLE, self._boot_id)
+        give_back(self._ledger, ROLE, self._boot_id)
 
     def turn(self, stop: threading.Event) -> dict[str, int] | None:
         """Removes all that is too old and sets the metrics; how many of each kind, None when another process leads.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import threading
 import time
 from collections.abc import Mapping
@@ -10,6 +9,7 @@ from collections.abc import Mapping
 import structlog
 
 from dispatcher.invite import invite
+from dispatcher.lead import give_back
 from dispatcher.settings import SweeperSettings
 from ledger import Ledger, sweeper
 from ledger.engine import now_ms
@@ -58,8 +58,7 @@ class Sweeper:
             except TryLater as error:
                 health.ready("sweeper", False, error.reason)
                 wait = max(min(wait * 2, 10.0), error.after_s)
-        with contextlib.suppress(TryLater), self._ledger.write() as session:
-            sweeper.give_back(session, ROLE, self._boot_id)
+        give_back(self._ledger, ROLE, self._boot_id)
 
     def _wait(self, last: float, busy: bool) -> float:
         """Soon while slots come free for what waits; less and less often while none does."""

@@ -101,12 +101,6 @@ class Due:
     waiting: bool
 
 
-def due(session: Session, rules: Rules, limit: int) -> Due:
-    """What plan() finds, noted as invited."""
-    found = plan(session, rules, limit, now_ms(session))
-    return Due(take_up(session, rules, found.invitations), found.waiting)
-
-
 def take_up(session: Session, rules: Rules, planned: Sequence[Invitation]) -> tuple[Invitation, ...]:
     """Those of them that are still to be invited, noted as invited; for a plan that was made before this transaction began."""
     now = now_ms(session)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import pytest
 
 from devstack.addresses import free_address
 from devstack.btrdb.serve import Server, Settings, serve
@@ -44,3 +48,13 @@ def start(folder: Path, registry: str | None = None) -> Running:
     keys = make_keys({"alice": ()}, folder / "keys.json")
     settings = Settings(address, 4411, folder / "data", tls.cert, tls.key, tls.ca, folder / "keys.json", registry)
     return Running(serve(settings), settings, keys["alice"])
+
+
+@contextlib.contextmanager
+def serving(folder: Path) -> Iterator[Running]:
+    """A server with its data in folder, which the public client trusts meanwhile."""
+    with pytest.MonkeyPatch.context() as env:
+        running = start(folder)
+        env.setenv("BTRDB_CA_BUNDLE", str(running.settings.ca))
+        yield running
+        running.server.stop()

@@ -51,9 +51,7 @@ _PLAIN: Mapping[int, str] = {
         io_uring_setup io_uring_enter io_uring_register clone3 statmount listmount
     """,
     # each session is scheduled as a group of its own, as much worth as the executor (sched(7), "The autogroup feature")
-    DONE: """
-        setsid
-    """,
+    DONE: "setsid",
 }
 _TREATMENTS = {REFUSE: "refuse", ABSENT: "absent", DONE: "done"}
 

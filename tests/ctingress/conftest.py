@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.btrdb_server import Running, start
+from tests.btrdb_server import Running, serving
 
 from .uploads import archive, broker, desk, http, keys, worker
 
@@ -64,11 +64,8 @@ def make_zip(tmp_path: Path) -> MakeZip:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """The development server, in this process."""
-    with pytest.MonkeyPatch.context() as env:
-        running = start(tmp_path_factory.mktemp("btrdb"))
-        env.setenv("BTRDB_CA_BUNDLE", str(running.settings.ca))
+    with serving(tmp_path_factory.mktemp("btrdb")) as running:
         yield running
-        running.server.stop()
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from sqlalchemy import text
 
 from dispatcher.dispatch import Dispatch
 from ledger import Ledger
-from ledger.fair import due
 from ledger.handlers import HandlerView, remove
 from ledger.rules import Rules
 from schemas.encoding import decode
@@ -18,6 +17,7 @@ from schemas.errors import TryLater
 from schemas.topics import tasks_topic
 from stream.memory import MemoryBroker
 from stream.messages import Message
+from tests.invited import due
 
 from .conftest import HOOK, RUNTIME, an_event
 

@@ -8,8 +8,8 @@ import pytest
 
 from ledger import Ledger, outbox, sweeper
 from ledger.claims import ClaimedRun, renew
-from ledger.fair import due
 from ledger.rules import Rules
+from tests.invited import due
 from tests.ledger.conftest import RULES, Queued, claimed, ended, leased
 
 

@@ -7,8 +7,8 @@ from sqlalchemy import text
 from ledger import Ledger
 from ledger.claims import ClaimedRun, Later, present
 from ledger.executors import Executor
-from ledger.fair import due
 from ledger.rules import Rules
+from tests.invited import due
 from tests.ledger.conftest import Handler, Queued, claimed
 
 RULES = Rules(lease_s=60.0, invited_per_owner=100, reinvite_after_s=60.0)

@@ -4,8 +4,9 @@ from sqlalchemy import text
 
 from ledger import Ledger
 from ledger.events import record_events
-from ledger.fair import Due, due
+from ledger.fair import Due
 from ledger.rules import Rules
+from tests.invited import due
 from tests.ledger.conftest import Handler, Queued, an_event, claimed, match_of, set_back
 
 FEW = Rules(lease_s=60.0, invited_per_owner=5, reinvite_after_s=60.0)

@@ -10,7 +10,6 @@ from ledger import Ledger
 from ledger.claims import ClaimedRun, Later
 from ledger.credentials import seal, unseal
 from ledger.engine import now_ms
-from ledger.fair import due
 from ledger.handlers import Options, list_handlers, matchable
 from ledger.keys import Rekeyed, rekey
 from ledger.notify import KEY, KEY_MAIL_WAIT_MS
@@ -19,6 +18,7 @@ from ledger.reconcile import reconcile
 from ledger.versions import set_paused
 from schemas.errors import TryLater
 from schemas.records import KEY_REFUSED, Outcome, RunError
+from tests.invited import due
 from tests.ledger.conftest import RULES, Handler, Queued, claimed, ended, leased, mails
 
 REFUSAL = RunError(KEY_REFUSED, "BTrDB refuses the API key: expired")

@@ -11,9 +11,10 @@ from ledger import Ledger, sweeper
 from ledger.claims import Claimant, ClaimedRun, Lease, claim, present, renew, report
 from ledger.engine import now_ms
 from ledger.executors import Executor
-from ledger.fair import due, plan
+from ledger.fair import plan
 from ledger.outbox import sent, take
 from ledger.rules import MailRules, Rules
+from tests.invited import due
 from tests.ledger.conftest import Handler, Queued, ended, leased, lose
 
 CAPPED = Rules(lease_s=60.0, per_owner=3, per_handler=2)

@@ -22,12 +22,12 @@ from sqlalchemy import text
 from ledger import Ledger, engine, outbox, sweeper
 from ledger.claims import Claimant, ClaimedRun, Drop, Later, Lease, claim, hand_back, renew, report
 from ledger.events import record_events
-from ledger.fair import due
 from ledger.handlers import remove
 from ledger.keys import rekey
 from ledger.results import close
 from schemas.events import Event, run_id
 from schemas.records import KEY_REFUSED, Outcome, Result, RunError
+from tests.invited import due
 from tests.ledger.conftest import HOOK, an_event, match_of
 from tests.ledger.ground import BOOTS, CRASHES, OUTCOMES, OWNERS, RULES, Ground
 from tests.ledger.model import ENDED, QUEUED, REPORTED, RUNNING, Run

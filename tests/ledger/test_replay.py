@@ -13,13 +13,13 @@ from sqlalchemy import text
 
 from ledger import Ledger
 from ledger.events import record_events
-from ledger.fair import due
 from ledger.handlers import remove
 from ledger.replay import CannotReplay, Page, Planned, Selection, check, plan, replay
 from ledger.rules import Rules
 from ledger.runs import counts, runs
 from schemas.events import Event
 from schemas.records import Outcome
+from tests.invited import due
 from tests.ledger.conftest import HOOK, Handler, Queued, an_event, ended, leased, match_of
 
 RULES = Rules()

@@ -11,7 +11,6 @@ from sqlalchemy import text
 from ledger import Ledger
 from ledger.claims import Answer, ClaimedRun, Later
 from ledger.engine import now_ms
-from ledger.fair import due
 from ledger.handlers import Options
 from ledger.listing import Wanted, newest
 from ledger.notify import FAILURE, SUCCESS
@@ -19,6 +18,7 @@ from ledger.reconcile import reconcile
 from ledger.runs import run_view
 from schemas.errors import TryLater
 from schemas.records import Outcome, RunError, Upload
+from tests.invited import due
 from tests.ledger.conftest import RULES, Handler, Queued, claimed, ended, leased, mails
 
 FAULT = RunError("ValueError", "no IA\nin that file", "Traceback ...")

@@ -32,7 +32,6 @@ from ledger.credentials import refused_owners, reseal, unseal
 from ledger.engine import NotAllowed
 from ledger.events import Match, not_sent, record_events
 from ledger.executors import Executor
-from ledger.fair import due
 from ledger.handlers import NewHandler, Options, blob, codes, list_handlers, matchable, register, remove, revision
 from ledger.keys import rekey
 from ledger.listing import Wanted, newest
@@ -47,6 +46,7 @@ from ledger.tables import RunRow, Table
 from ledger.versions import rollback, set_paused, versions
 from ledger.waiting import oldest_email_s, oldest_queued_s
 from schemas.records import KEY_REFUSED, Outcome, Result, RunError, Upload
+from tests.invited import due
 from tests.ledger.conftest import HOOK, a_database, an_event
 
 PATTERN = f"t{uuid.uuid4().hex[:12]}_{{station}}"

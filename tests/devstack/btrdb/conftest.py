@@ -9,17 +9,14 @@ from uuid import uuid4
 import btrdb
 import pytest
 
-from tests.btrdb_server import Running, start
+from tests.btrdb_server import Running, serving
 
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     """One server for the module."""
-    with pytest.MonkeyPatch.context() as env:
-        running = start(tmp_path_factory.mktemp("btrdb"))
-        env.setenv("BTRDB_CA_BUNDLE", str(running.settings.ca))
+    with serving(tmp_path_factory.mktemp("btrdb")) as running:
         yield running
-        running.server.stop()
 
 
 @pytest.fixture(scope="module")
